@@ -1,0 +1,1 @@
+"""From shards to batches: the format, the order, two decoders and the loader."""

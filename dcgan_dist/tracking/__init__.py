@@ -1,0 +1,1 @@
+"""Where the figures of a run go: a JSONL file, TensorBoard, Weights & Biases and the console."""
