@@ -13,12 +13,16 @@ class UserError(Exception):
     """
 
 
-def exit_cleanly(command: Callable[[], int | None]) -> None:
-    """Runs `command` as a program: its result, or 2 after a `UserError`, becomes the exit status."""
+def exit_cleanly(command: Callable[[], int | None], quiet: bool = False) -> None:
+    """Runs `command` as a program: its result, or 2 after a `UserError`, becomes the exit status.
+
+    `quiet` keeps the message back, for ranks whose neighbour prints the same one.
+    """
     try:
         status = command() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not quiet:
+            print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,0 +1,133 @@
+"""Checkpoints: written whole or not at all, verified before they are trusted, the newest good one found again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import UserError
+from dcgan_dist.files import atomic_write
+
+FORMAT_VERSION = 1
+SUFFIX = ".pt"
+REQUIRED = (
+    "format_version",
+    "images_seen",
+    "generator",
+    "discriminator",
+    "ema",
+    "optimizers",
+    "scalers",
+    "metric_sums",
+    "seed",
+    "config",
+    "dataset_fingerprint",
+    "global_batch",
+    "tracker_ids",
+)
+
+log = logging.getLogger(__name__)
+
+
+class Checkpointer:
+    """The checkpoints of one run folder. Rank 0 touches the files; every rank makes the same calls."""
+
+    def __init__(self, folder: Path, keep_last: int, world: World) -> None:
+        self.folder = folder
+        self.keep_last = keep_last
+        self.world = world
+
+    def save(self, contents: dict[str, Any]) -> Path:
+        """Writes a checkpoint named by its `images_seen`, then deletes all but the newest `keep_last`.
+
+        Raises OSError as the file system does; the older checkpoints are untouched then.
+        """
+        path = self.folder / f"{contents['images_seen']:09d}{SUFFIX}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            torch.save({"format_version": FORMAT_VERSION} | contents, file)
+        for old in self._newest_first()[self.keep_last :]:
+            with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
+                old.unlink()
+        return path
+
+    def exists(self) -> bool:
+        """Whether there is a checkpoint, good or not; the same answer on every rank."""
+        return self.world.broadcast_object(self.world.is_main and bool(self._newest_first()))
+
+    def load_newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, the same on every rank; None if there is none at all.
+
+        A damaged one is named and passed over. Raises UserError if all are damaged.
+        """
+        content, problem = None, None
+        if self.world.is_main:
+            content, problem = self._read_newest()
+        problem = self.world.broadcast_object(problem)
+        if problem:
+            raise UserError(problem)
+        return self._on_every_rank(content)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """One particular checkpoint, the same on every rank. Raises UserError if it is damaged."""
+        content = None
+        with self.world.together():
+            if self.world.is_main:
+                content = read_verified(path)
+        checkpoint = self._on_every_rank(content)
+        assert checkpoint is not None
+        return checkpoint
+
+    def _read_newest(self) -> tuple[bytes | None, str | None]:
+        damaged = []
+        for path in self._newest_first():
+            try:
+                return read_verified(path), None
+            except UserError as error:
+                log.warning("%s; trying the one before it", error)
+                damaged.append(path.name)
+        if damaged:
+            return None, (
+                f"{self.folder}: every checkpoint is damaged ({', '.join(damaged)}); put back a good copy, "
+                "or delete them to start from the beginning"
+            )
+        return None, None
+
+    def _on_every_rank(self, content: bytes | None) -> dict[str, Any] | None:
+        content = self.world.broadcast_object(content)
+        return None if content is None else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted((path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdigit()), reverse=True)
+
+
+def read_verified(path: Path) -> bytes:
+    """The bytes of a checkpoint, after its checksums and its contents were looked at.
+
+    torch.load alone does not notice a flipped bit; the zip archive inside has a CRC for every tensor. Raises UserError.
+    """
+    try:
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if (member := archive.testzip()) is not None:
+                raise UserError(f"{path}: damaged checkpoint (checksum of {member} does not match)")
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, pickle and torch raise all kinds of things for damaged bytes
+        raise UserError(
+            f"{path}: damaged checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        ) from None
+    missing = [key for key in REQUIRED if key not in loaded] if isinstance(loaded, dict) else ["everything"]
+    if missing:
+        raise UserError(f"{path}: not a checkpoint of this program (it lacks {missing[0]})")
+    if loaded["format_version"] != FORMAT_VERSION:
+        raise UserError(f"{path}: checkpoint format {loaded['format_version']}, this program reads {FORMAT_VERSION}")
+    return content

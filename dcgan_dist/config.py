@@ -1,0 +1,223 @@
+"""Every setting of a run, what it means and what it may be. No torch here, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+IMAGE_SIZES = (32, 64, 128, 256)
+
+Crop = Literal["short_side", "center_108", "center_140", "center_148", "center_160", "pggan_128", "squash"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Which run this is, and where it lives."""
+
+    name: str = "celeba64"
+    """Name of the run, shown by the trackers."""
+
+    dir: str | None = None
+    """Folder that takes everything the run writes; null means runs/<name>."""
+
+    seed: int = 0
+    """Seed of initial weights, sample order, flips and latents: a run is its configuration and this number."""
+
+    resume: str = "auto"
+    """auto: go on from the folder's newest good checkpoint, if it has one; never: refuse a folder that has one;
+    or the path of a checkpoint to start from."""
+
+    accept_changes: bool = False
+    """Go on from a checkpoint although settings or images differ from those it was trained with."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.dir) if self.dir else Path("runs") / self.name
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images are learned, and how they come."""
+
+    shards: str = "data/celeba-train"
+    """Folder made by data_prep.celeba."""
+
+    image_size: int = 64
+    """Height and width of the images in pixels: 32, 64, 128 or 256."""
+
+    crop: Crop = "short_side"
+    """Part of the photograph that is kept: a named square, or squash for all of it. FID differs between crops."""
+
+    flip: bool = False
+    """Mirror half of the images, chosen anew in every epoch."""
+
+    batch_size_per_rank: int = 128
+    """Images a rank takes in a step; the global batch is this times the number of ranks."""
+
+    global_batch_size: int | None = None
+    """Images all ranks take in a step together. Set, it wins over batch_size_per_rank, so that a run means the same
+    on any number of ranks; shares that do not divide evenly differ by one image."""
+
+    decoder: Literal["auto", "dali", "pillow"] = "auto"
+    """What turns JPEG into pixels; auto: DALI where it is installed, else Pillow."""
+
+    loader: Literal["auto", "cache", "stream"] = "auto"
+    """cache: decode once and keep the pixels in device memory (host memory on CPU); stream: decode each batch as it
+    is needed; auto: cache if it fits."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two networks."""
+
+    latent_size: int = 100
+    """Length of the vector an image is drawn from."""
+
+    base_channels: int = 64
+    """Channels of the layers at half the image's resolution; every halving doubles them."""
+
+    discriminator_input_norm: bool = True
+    """Batch norm after the discriminator's first convolution; the paper leaves it out."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam, one for each network."""
+
+    generator_lr: float = 2e-4
+    """Learning rate of the generator."""
+
+    discriminator_lr: float = 2e-4
+    """Learning rate of the discriminator."""
+
+    beta1: float = 0.5
+    """Decay of Adam's mean of gradients."""
+
+    beta2: float = 0.999
+    """Decay of Adam's mean of squared gradients."""
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """How long and in what arithmetic."""
+
+    epochs: float = 5
+    """Passes over the data."""
+
+    total_images: int | None = None
+    """Images to train on over all ranks and epochs; set, it wins over epochs."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
+    """Arithmetic of the convolutions; auto: bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a
+    CPU. fp64 is for checking that two runs are equal."""
+
+    batch_norm: Literal["sync", "local"] = "sync"
+    """sync: statistics over the batches of all ranks; local: each rank over its own."""
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """The slowly moving average of the generator."""
+
+    half_life_images: int = 10_000
+    """Images after which a weight counts half in the average; 0 turns it off."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The grid of images drawn from the same latents all along the run."""
+
+    every_images: int = 50_000
+    """Images between two grids."""
+
+    num_images: int = 64
+    """Images on a grid."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a stopped run goes on from."""
+
+    every_images: int = 100_000
+    """Images between two checkpoints; one more is written at the end and when the run is asked to stop."""
+
+    keep_last: int = 3
+    """Checkpoints kept; older ones are deleted."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Who is told how it goes."""
+
+    every_images: int = 12_800
+    """Images between two rows of figures, each the mean since the row before."""
+
+    tensorboard: bool = True
+    """Write scalars and grids for TensorBoard."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """Weights & Biases; auto: online where an API key is found, else off."""
+
+    wandb_project: str = "dcgan_dist"
+    """Project on Weights & Biases."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Trains a DCGAN on shards of images, on as many ranks as torchrun starts."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainSection = field(default_factory=TrainSection)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries: what config.yaml and the checkpoint hold."""
+        return asdict(self)
+
+    def problems(self) -> list[str]:
+        """Everything that cannot work, whatever the hardware; each a line that says what to change."""
+        found = [
+            f"{name} = {value}: must be at least {least}" for name, value, least in self._floors() if value < least
+        ]
+        if self.data.image_size not in IMAGE_SIZES:
+            found.append(f"data.image_size = {self.data.image_size}: must be one of {', '.join(map(str, IMAGE_SIZES))}")
+        for name, rate in (("generator", self.optim.generator_lr), ("discriminator", self.optim.discriminator_lr)):
+            if not 0 < rate < math.inf:
+                found.append(f"optim.{name}_lr = {rate}: must be a positive number")
+        for name, beta in (("beta1", self.optim.beta1), ("beta2", self.optim.beta2)):
+            if not 0 <= beta < 1:
+                found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
+        if not 0 < self.train.epochs < math.inf:
+            found.append(f"train.epochs = {self.train.epochs}: must be a positive number")
+        if not self.run.name or "/" in self.run.name:
+            found.append(f"run.name = {self.run.name!r}: must be a plain name; run.dir takes a path")
+        if self.run.resume not in ("auto", "never") and not Path(self.run.resume).is_file():
+            found.append(
+                f"run.resume = {self.run.resume}: must be auto, never, or the path of a checkpoint that exists"
+            )
+        return found
+
+    def _floors(self) -> list[tuple[str, int, int]]:
+        return [
+            ("run.seed", self.run.seed, 0),
+            ("data.batch_size_per_rank", self.data.batch_size_per_rank, 1),
+            ("data.global_batch_size", 1 if self.data.global_batch_size is None else self.data.global_batch_size, 1),
+            ("model.latent_size", self.model.latent_size, 1),
+            ("model.base_channels", self.model.base_channels, 1),
+            ("train.total_images", 1 if self.train.total_images is None else self.train.total_images, 1),
+            ("ema.half_life_images", self.ema.half_life_images, 0),
+            ("sample.every_images", self.sample.every_images, 1),
+            ("sample.num_images", self.sample.num_images, 1),
+            ("checkpoint.every_images", self.checkpoint.every_images, 1),
+            ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
+            ("track.every_images", self.track.every_images, 1),
+        ]

@@ -1,0 +1,60 @@
+"""Random numbers by position: what number k of a stream is depends on the seed and k alone.
+
+A generator that is drawn from has a state, which ranks would have to share and checkpoints to hold. These numbers are
+computed from their position instead, so any rank can have any of them at any time, and no two ranks the same.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# The two multipliers and the increment of SplitMix64 (Steele et al. 2014, figure 16), as signed 64-bit numbers.
+_INCREMENT = 0x9E3779B97F4A7C15 - 2**64
+_FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
+
+STREAMS = ("order", "flip", "discriminator latents", "generator latents", "fixed latents", "initial weights")
+
+
+def words(seed: int, stream: str, first: int, count: int, device: torch.device) -> Tensor:
+    """Numbers `first` to `first + count - 1` of a stream, int64 [count], all 64 bits random: SplitMix64."""
+    position = torch.arange(first + 1, first + count + 1, dtype=torch.int64, device=device)
+    return _mix(position.mul_(_INCREMENT).add_(_key(seed, stream)))
+
+
+def stream_seed(seed: int, stream: str, index: int = 0) -> int:
+    """A seed, at least 0, for a `torch.Generator` that serves one purpose of the run."""
+    return int(words(seed, stream, index, 1, torch.device("cpu")).item()) & (2**63 - 1)
+
+
+def normal(seed: int, stream: str, first: int, count: int, size: int, device: torch.device) -> Tensor:
+    """Rows `first` to `first + count - 1` of a stream of N(0, 1) vectors: float64 [count, size] (Box and Muller 1958).
+
+    Row k is the same whoever asks for it, alone or among others.
+    """
+    pairs = -(-size // 2)
+    bits = words(seed, stream, first * pairs, count * pairs, device).view(count, pairs)
+    high, low = (bits >> 32) & 0xFFFFFFFF, bits & 0xFFFFFFFF
+    radius = ((high.double() + 0.5) / 2**32).log_().mul_(-2).sqrt_()
+    angle = low.double().mul_(2 * math.pi / 2**32)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
+
+
+def _key(seed: int, stream: str) -> int:
+    """Where a stream starts, as a signed 64-bit number."""
+    start = torch.tensor([seed, STREAMS.index(stream) + 1], dtype=torch.int64)
+    return int(_mix(_mix(start[:1] + _INCREMENT) + start[1:].mul(_INCREMENT)).item())
+
+
+def _mix(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST_MULTIPLIER
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND_MULTIPLIER
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    """Shifts right, filling with zeros: torch's own shift repeats the sign."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)

@@ -1,0 +1,159 @@
+"""Endless batches on the device, from any position of the run: out of a cache of pixels, or decoded as they are needed.
+
+Both come down to one kind of function, a `PixelSource`: batches of sample numbers go in, their images come out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dcgan_dist.config import DataConfig
+from dcgan_dist.data.crop import needed_size
+from dcgan_dist.data.decode_dali import decode_with_dali
+from dcgan_dist.data.decode_pillow import decode_with_pillow
+from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.sample_order import flips, sample_ids, share
+from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import UserError
+
+PixelSource = Callable[[Iterable[Sequence[int]]], Iterator[Tensor]]
+"""Batches of sample numbers to images, uint8 [n, size, size, 3] on the device."""
+
+CACHE_FILL_BATCH = 256
+_BYTES_LEFT_FREE = 2 << 30  # for the networks and everything else
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which images this rank takes at each step."""
+
+    seed: int
+    num_samples: int
+    global_batch: int
+    first: int
+    count: int
+    flip: bool
+
+    @classmethod
+    def of(cls, config: DataConfig, seed: int, num_samples: int, global_batch: int, world: World) -> BatchPlan:
+        """The plan of one rank of `world`."""
+        first, count = share(global_batch, world.rank, world.size)
+        return cls(seed, num_samples, global_batch, first, count, config.flip)
+
+    def ids(self, images_seen: int) -> list[int]:
+        """Numbers of the samples this rank takes in the step that starts at `images_seen`."""
+        return sample_ids(self.seed, self.num_samples, images_seen + self.first, self.count).tolist()
+
+    def flips(self, images_seen: int) -> Tensor:
+        """Which of them are mirrored: bool [count]."""
+        return flips(self.seed, images_seen + self.first, self.count) & self.flip
+
+
+def endless_batches(source: PixelSource, plan: BatchPlan, images_seen: int) -> Iterator[Tensor]:
+    """This rank's batches from position `images_seen` on: uint8 [count, 3, size, size], channels last in memory."""
+    positions = itertools.count(images_seen, plan.global_batch)
+    steps = source(plan.ids(position) for position in positions)
+    for position, pixels in zip(itertools.count(images_seen, plan.global_batch), steps, strict=False):
+        if plan.flip:
+            pixels = mirror(pixels, plan.flips(position))
+        yield pixels.permute(0, 3, 1, 2)
+
+
+def mirror(pixels: Tensor, chosen: Tensor) -> Tensor:
+    """Images [n, height, width, 3] with left and right exchanged where `chosen` [n] is true."""
+    chosen = chosen.to(pixels.device, non_blocking=True)
+    return torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
+
+
+def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: int) -> PixelSource:
+    """The decoder the configuration asks for, on this rank's device.
+
+    Raises UserError if DALI is asked for and absent, or images are too small for the crop.
+    """
+    _check_crop(config, shards.manifest)
+    settings = {"size": config.image_size, "crop": config.crop, "device": world.device, "threads": cores}
+    installed = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    if config.decoder == "pillow" or (config.decoder == "auto" and not installed):
+        return partial(decode_with_pillow, shards, **settings)
+    if not installed:
+        raise UserError(
+            "data.decoder = dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, or use auto"
+        )
+    return partial(
+        decode_with_dali, shards, largest_batch=max(CACHE_FILL_BATCH, config.batch_size_per_rank), **settings
+    )
+
+
+def open_source(
+    config: DataConfig, shards: MappedShards, decode: PixelSource, world: World, report: Callable[[int], None]
+) -> PixelSource:
+    """The cache, filled by all ranks together, if it is asked for or fits; otherwise the decoder itself.
+
+    `report` is told how many images this rank has decoded. Raises UserError if the cache is asked for and does not fit.
+    """
+    needed, free = len(shards) * config.image_size**2 * 3, _free_bytes(world)
+    fits = not world.any(needed > free)
+    if config.loader == "cache" and not fits:
+        raise UserError(
+            f"data.loader = cache: {len(shards)} images of {config.image_size} pixels need {needed / 2**30:.1f} GiB "
+            f"a rank and {max(free, 0) / 2**30:.1f} are free; use --data.loader stream, or fewer ranks a node"
+        )
+    if config.loader == "stream" or not fits:
+        return decode
+    cache = fill_cache(decode, len(shards), config.image_size, world, report)
+    return partial(_from_cache, cache)
+
+
+def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, report: Callable[[int], None]) -> Tensor:
+    """All images on every rank's device, uint8 [num_samples, size, size, 3]; each rank decodes a part in file order."""
+    cache = torch.empty(num_samples, size, size, 3, dtype=torch.uint8, device=world.device)
+    parts = [share(num_samples, rank, world.size) for rank in range(world.size)]
+    first, count = parts[world.rank]
+    with world.together():
+        done = first
+        for pixels in decode(_chunks(first, count)):
+            cache[done : done + len(pixels)] = pixels
+            done += len(pixels)
+            report(done - first)
+    for rank, (start, length) in enumerate(parts):
+        world.broadcast(cache[start : start + length], source=rank)
+    return cache
+
+
+def _from_cache(cache: Tensor, batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+    # Rows of 64-bit words: copied several times faster than bytes, and counted below 2^31 for all of CelebA.
+    rows = cache.view(len(cache), -1).view(torch.int64)
+    for batch in batches:
+        ids = torch.tensor(batch).to(cache.device, non_blocking=True)
+        yield rows.index_select(0, ids).view(torch.uint8).view(-1, *cache.shape[1:])
+
+
+def _chunks(first: int, count: int) -> Iterator[range]:
+    for start in range(first, first + count, CACHE_FILL_BATCH):
+        yield range(start, min(start + CACHE_FILL_BATCH, first + count))
+
+
+def _check_crop(config: DataConfig, manifest: Manifest) -> None:
+    needed, smallest = needed_size(config.crop), manifest.smallest_image
+    if smallest[0] < needed[0] or smallest[1] < needed[1]:
+        raise UserError(
+            f"data.crop = {config.crop}: needs images of at least {needed[0]}x{needed[1]} (height x width), "
+            f"the smallest in {config.shards} is {smallest[0]}x{smallest[1]}; use --data.crop short_side"
+        )
+
+
+def _free_bytes(world: World) -> int:
+    if world.device.type == "cuda":
+        return torch.cuda.mem_get_info(world.device)[0] - _BYTES_LEFT_FREE
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return (available - _BYTES_LEFT_FREE) // world.local_size

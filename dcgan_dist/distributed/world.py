@@ -1,0 +1,140 @@
+"""The ranks of a run: who I am among them, and the few things they do together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dcgan_dist.errors import UserError
+
+CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
+
+
+@dataclass(frozen=True)
+class World:
+    """One rank's view of all ranks. With one rank there is no process group, and everything here still works."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+    @classmethod
+    def connect(cls) -> World:
+        """Joins the ranks that torchrun started, or is alone if it started none."""
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        world = cls(rank, size, local_rank, local_size, _pick_device(local_rank))
+        if size > 1:
+            _join_process_group(world)
+        return world
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes files."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Adds `tensor` up over all ranks, in place, and returns it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """All ranks' tensors of one shape: [size, ...], the same on every rank."""
+        if self.size == 1:
+            return tensor[None]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor)
+        return torch.stack(parts)
+
+    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """Overwrites `tensor` with that of rank `source`, and returns it."""
+        if self.size > 1:
+            dist.broadcast(tensor, source)
+        return tensor
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every rank's `value`, in the order of ranks. For small things, now and then."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's `value`, on every rank."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank if `flag` is true on one."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(int(flag))).item())  # on the host: a GPU need not stop for it
+
+    def barrier(self) -> None:
+        """Waits until every rank is here."""
+        self.sum(torch.zeros(1))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Ends the block with the same `UserError` on every rank if one rank meets one; nobody is left waiting."""
+        problem: str | None = None
+        try:
+            yield
+        except UserError as error:
+            problem = str(error)
+        problems = self.gather_objects(problem)
+        first = next((rank for rank, text in enumerate(problems) if text is not None), None)
+        if first is None:
+            return
+        everywhere = all(text == problems[first] for text in problems)
+        raise UserError(problems[first] if everywhere else f"rank {first} of {self.size}: {problems[first]}")
+
+    def close(self) -> None:
+        """Leaves the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _pick_device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _join_process_group(world: World) -> None:
+    own_gpu = world.device.type == "cuda" and world.local_size <= torch.cuda.device_count()
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=CONNECT_TIMEOUT)))
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
+        # After a restart torchrun serves the same store again, with the addresses of the dead ranks still in it. A
+        # prefix of its own keeps each generation apart. Agents of several nodes may count restarts differently; they
+        # need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead.
+        store = dist.PrefixStore(f"generation {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    try:
+        dist.init_process_group(
+            # Small host tensors go over gloo, so that agreeing on something never stops a GPU.
+            "cpu:gloo,cuda:nccl" if own_gpu else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=CONNECT_TIMEOUT,
+            device_id=world.device if own_gpu else None,
+        )
+    except Exception as error:
+        raise RuntimeError(f"rank {rank} on {socket.gethostname()} could not join the other ranks: {error}") from error

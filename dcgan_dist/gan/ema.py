@@ -1,0 +1,18 @@
+"""The slowly moving average of a network: it draws better images than the network of any one step."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, images: int, half_life_images: int) -> None:
+    """Moves `average` towards `network` after a step on `images` images.
+
+    The half-life is in images, so the average means the same at any batch size (Karras et al. 2018, section 4). Batch
+    norm's statistics are averages already and are copied.
+    """
+    decay = 0.5 ** (images / half_life_images)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    torch._foreach_copy_(list(average.buffers()), list(network.buffers()))

@@ -1,0 +1,39 @@
+"""The generator: a latent vector becomes an image by doubling a 4x4 map until it has the image's size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """DCGAN's generator (Radford et al. 2016, figure 1), for any image size that is a power of two from 32.
+
+    Takes latents [n, latent_size]; returns images [n, 3, image_size, image_size] in [-1, 1]. At 64 pixels and 64 base
+    channels the maps have 512, 256, 128 and 64 channels; every doubling of the image size adds one doubling layer.
+    """
+
+    def __init__(self, image_size: int, latent_size: int, base_channels: int) -> None:
+        super().__init__()
+        doublings = int(math.log2(image_size)) - 3  # from 4 pixels to half the image size
+        channels = [base_channels * 2**power for power in range(doublings, -1, -1)]
+        self.project = _normalised(nn.ConvTranspose2d(latent_size, channels[0], 4, 1, 0, bias=False))
+        self.upsample = nn.Sequential(
+            *(
+                _normalised(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False))
+                for wide, narrow in itertools.pairwise(channels)
+            )
+        )
+        self.to_image = nn.Sequential(nn.ConvTranspose2d(base_channels, 3, 4, 2, 1, bias=False), nn.Tanh())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Draws an image from each latent."""
+        maps = self.project(latents[:, :, None, None])  # [n, channels, 4, 4]
+        maps = self.upsample(maps)  # [n, base_channels, image_size / 2, image_size / 2]
+        return self.to_image(maps)
+
+
+def _normalised(layer: nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True))

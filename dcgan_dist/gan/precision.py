@@ -1,0 +1,48 @@
+"""The arithmetic of the convolutions. Weights, Adam's state and batch norm's statistics stay in fp32."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+PrecisionName = Literal["fp32", "bf16", "fp16", "fp64"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What the networks compute in: autocast for bf16 and fp16, double weights for fp64."""
+
+    name: PrecisionName
+    device: torch.device
+
+    @property
+    def weights(self) -> torch.dtype:
+        """Type of the networks' parameters."""
+        return torch.float64 if self.name == "fp64" else torch.float32
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Runs convolutions in half precision inside the block, where that is asked for."""
+        if self.name not in ("bf16", "fp16"):
+            return contextlib.nullcontext()
+        half = torch.bfloat16 if self.name == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=half, cache_enabled=False)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A loss scaler for one optimizer; it does nothing but in fp16, whose gradients would underflow."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def best_precision(device: torch.device) -> PrecisionName:
+    """bf16 where the hardware has instructions for it; otherwise fp16 on a GPU and fp32 on a CPU."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if cpu_computes_in_bf16() else "fp32"
+
+
+def cpu_computes_in_bf16() -> bool:
+    """True on CPUs with AVX512-BF16 or AMX; elsewhere bf16 is emulated and slower than fp32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, hence the care
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)

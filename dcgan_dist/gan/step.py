@@ -1,0 +1,97 @@
+"""One training step: the discriminator learns from real and drawn images, then the generator from its verdict."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dcgan_dist.gan.losses import discriminator_loss, generator_loss
+from dcgan_dist.gan.precision import Precision
+
+
+class StepMetrics(NamedTuple):
+    """Means over the batch, scalars on the device; scores are the discriminator's probability of "real"."""
+
+    discriminator_loss: Tensor
+    generator_loss: Tensor
+    real_score: Tensor
+    fake_score: Tensor
+
+
+@dataclass
+class GanStep:
+    """The update of both networks. It knows one batch and nothing of where the rest of it is."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    generator_scaler: torch.amp.GradScaler
+    discriminator_scaler: torch.amp.GradScaler
+    precision: Precision
+
+    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
+        """Updates the discriminator with `first_latents`, then the generator with `second_latents`.
+
+        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
+        """
+        real_images = to_signed_unit(pixels, self.precision.weights)
+        d_loss, real_logits, fake_logits = self._update_discriminator(real_images, first_latents)
+        # Only now may the generator go through the discriminator: a second pass before the first one's backward
+        # would lose the discriminator's averaged gradients without an error.
+        g_loss = self._update_generator(second_latents)
+        return StepMetrics(d_loss, g_loss, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean())
+
+    def _update_discriminator(self, real_images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.discriminator_optimizer.zero_grad()
+        with self.precision.autocast():
+            with torch.no_grad():
+                fake_images = self.generator(latents)
+            real_logits = self.discriminator(real_images)
+            fake_logits = self.discriminator(fake_images)
+        real_logits, fake_logits = self._full(real_logits), self._full(fake_logits)
+        loss = discriminator_loss(real_logits, fake_logits)
+        _descend(loss, self.discriminator_optimizer, self.discriminator_scaler)
+        return loss.detach(), real_logits.detach(), fake_logits.detach()
+
+    def _update_generator(self, latents: Tensor) -> Tensor:
+        self.generator_optimizer.zero_grad()
+        with _frozen(self.discriminator), self.precision.autocast():
+            logits = self.discriminator(self.generator(latents))
+        loss = generator_loss(self._full(logits))
+        _descend(loss, self.generator_optimizer, self.generator_scaler)
+        return loss.detach()
+
+    def _full(self, logits: Tensor) -> Tensor:
+        return logits.to(self.precision.weights)
+
+
+def to_signed_unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 pixels 0..255 become numbers in [-1, 1], the range of the generator's tanh."""
+    return pixels.to(dtype).mul_(2 / 255).sub_(1)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Images in [-1, 1] become uint8 pixels 0..255, rounded; the inverse of `to_signed_unit`."""
+    return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Lets gradients pass through `network` without reaching its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -1,0 +1,97 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcgan_dist.counter_random import normal
+from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.ema import update_average
+from dcgan_dist.gan.step import GanStep
+from dcgan_dist.recorder import RunRecorder
+from dcgan_dist.state import TrainState
+from dcgan_dist.stop import StopRequest
+
+
+@dataclass(frozen=True)
+class Every:
+    """A cadence in images: due whenever the count crosses a multiple, whatever the batch size."""
+
+    images: int
+
+    def due(self, before: int, after: int) -> bool:
+        """True if the step from `before` to `after` images crossed a multiple."""
+        return after // self.images > before // self.images
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When the loop does something besides training."""
+
+    row: Every
+    sample: Every
+    checkpoint: Every
+
+
+@dataclass(frozen=True)
+class Latents:
+    """This rank's latents at each step: functions of the seed and the position, so never another rank's."""
+
+    plan: BatchPlan
+    size: int
+    world: World
+    dtype: torch.dtype
+
+    def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
+        """One set for the discriminator's update and one for the generator's: [count, size] each."""
+        first, second = (
+            normal(self.plan.seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
+            for stream in ("discriminator latents", "generator latents")
+        )
+        return first.to(self.dtype), second.to(self.dtype)
+
+
+def train(
+    state: TrainState,
+    step: GanStep,
+    batches: Iterator[Tensor],
+    latents: Latents,
+    recorder: RunRecorder,
+    cadence: Cadence,
+    total_images: int,
+    ema_half_life_images: int,
+    stop: StopRequest,
+    world: World,
+) -> str | None:
+    """Trains until `total_images` were seen. Returns why it stopped before, or None if it did not."""
+    global_batch = latents.plan.global_batch
+    throughput = recorder.throughput
+    throughput.take_figures()  # the clock starts here
+    while state.images_seen < total_images:
+        if stop.agreed(world):
+            return stop.reason
+        with throughput.waiting_for_data():
+            pixels = next(batches)  # uint8 [n, 3, size, size]
+        metrics = step(pixels, *latents.at(state.images_seen))
+
+        before, state.images_seen = state.images_seen, state.images_seen + global_batch
+        if state.average is not None:
+            update_average(state.average, state.generator, global_batch, ema_half_life_images)
+        state.window.add(metrics, images=len(pixels))
+        throughput.add(global_batch)
+        recorder.advance(state)
+
+        if cadence.row.due(before, state.images_seen):
+            recorder.row(state)
+        if cadence.sample.due(before, state.images_seen):
+            with throughput.paused():
+                recorder.sample(state)
+        if cadence.checkpoint.due(before, state.images_seen):
+            with throughput.paused():
+                recorder.checkpoint(state)
+    return None

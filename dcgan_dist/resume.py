@@ -1,0 +1,95 @@
+"""Whether a run may go on from a checkpoint, and from which."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from dcgan_dist.checkpoint import Checkpointer
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Settings that make a run what it is; the rest may change between a stop and a resume.
+IDENTITY = (
+    "run.seed",
+    "data.image_size",
+    "data.crop",
+    "data.flip",
+    "model.latent_size",
+    "model.base_channels",
+    "model.discriminator_input_norm",
+    "optim.generator_lr",
+    "optim.discriminator_lr",
+    "optim.beta1",
+    "optim.beta2",
+    "train.precision",
+    "train.batch_norm",
+    "ema.half_life_images",
+)
+
+
+def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str, Any] | None:
+    """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
+    if config.run.resume not in ("auto", "never"):
+        return checkpointer.load(Path(config.run.resume))
+    if config.run.resume == "never" and checkpointer.exists():
+        raise UserError(
+            f"run.resume = never: {checkpointer.folder} has checkpoints already; choose another --run.dir, "
+            "or --run.resume auto to go on from them"
+        )
+    return checkpointer.load_newest()
+
+
+def choose_global_batch(config: TrainConfig, world: World, saved: dict[str, Any] | None, num_samples: int) -> int:
+    """Images all ranks take in a step together, from the settings and, on resume, the checkpoint.
+
+    Raises UserError where it is larger than the data, leaves a rank without images, or would change on resume.
+    """
+    data = config.data
+    pinned = data.global_batch_size
+    batch = pinned or data.batch_size_per_rank * world.size
+    name = f"data.global_batch_size = {pinned}" if pinned else f"data.batch_size_per_rank = {data.batch_size_per_rank}"
+    if batch < world.size:
+        raise UserError(f"{name}: {world.size} ranks need at least one image each; raise it or start fewer ranks")
+    if batch > num_samples:
+        raise UserError(
+            f"{name}: a step would take {batch} images over {world.size} ranks, {data.shards} has only "
+            f"{num_samples}; make it smaller"
+        )
+    if saved and saved["global_batch"] != batch:
+        kept = saved["global_batch"]
+        counts = (
+            f"{kept // data.batch_size_per_rank} rank(s)" if kept % data.batch_size_per_rank == 0 else "no rank count"
+        )
+        raise UserError(
+            f"{name}: a step on {world.size} rank(s) would take {batch} images, the run was started with {kept}; "
+            f"set --data.global_batch_size {kept} to go on with {world.size} (with {data.batch_size_per_rank} a rank, "
+            f"{counts} would do)"
+        )
+    return batch
+
+
+def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any]) -> None:
+    """Raises UserError naming every setting, and the data, that differ from what the checkpoint was trained with."""
+    now, then = config.as_dict(), saved["config"]
+    differing = []
+    for key in IDENTITY:
+        section, field = key.split(".")
+        before = then.get(section, {}).get(field)
+        if now[section][field] != before:
+            differing.append(f"{key} is {now[section][field]} and was {before}")
+    if saved["dataset_fingerprint"] != fingerprint:
+        differing.append(f"the images in {config.data.shards} are not those of before (another fingerprint)")
+    if not differing:
+        return
+    what = "; ".join(differing)
+    if not config.run.accept_changes:
+        raise UserError(
+            f"this is not the run in {config.run.folder}: {what}; set it back, choose another --run.dir, "
+            "or say --run.accept_changes true"
+        )
+    log.warning("going on although %s", what)

@@ -1,0 +1,56 @@
+"""The folder of a run: where each file lies in it, and the status that says how the run stands."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dcgan_dist.errors import UserError
+from dcgan_dist.files import write_text
+
+Status = Literal["running", "done", "preempted", "failed"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder. Only rank 0 writes there."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `<images_seen>.pt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def real_grid(self) -> Path:
+        """The first images of the data, to compare the samples with."""
+        return self.path / "samples" / "real.png"
+
+    def grid(self, images_seen: int) -> Path:
+        """The fixed-latent grid drawn at `images_seen`."""
+        return self.path / "samples" / f"{images_seen:09d}.png"
+
+    def create(self, config_yaml: str) -> None:
+        """Makes the folder and writes the resolved configuration into it. Raises UserError if that cannot be."""
+        try:
+            for folder in (self.checkpoints, self.real_grid.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "config.yaml", config_yaml)
+        except OSError as error:
+            raise UserError(
+                f"run.dir = {self.path}: cannot be written ({error.strerror}); choose another folder"
+            ) from None
+
+    def write_status(self, status: Status, images_seen: int, reason: str) -> None:
+        """Says how the run stands, for people, scripts and schedulers."""
+        content = {"status": status, "images_seen": images_seen, "reason": reason, "updated": time.time()}
+        write_text(self.path / "status.json", json.dumps(content) + "\n")

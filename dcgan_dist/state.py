@@ -1,0 +1,110 @@
+"""Everything that changes during training, hence everything a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcgan_dist.config import OptimConfig, TrainConfig
+from dcgan_dist.counter_random import stream_seed
+from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.discriminator import Discriminator
+from dcgan_dist.gan.generator import Generator
+from dcgan_dist.gan.initialize import initialize
+from dcgan_dist.gan.precision import Precision
+from dcgan_dist.gan.step import StepMetrics
+from dcgan_dist.tracking.metric_window import MetricWindow
+
+
+@dataclass
+class TrainState:
+    """The two networks, the generator's average, their optimizers and scalers, and how far the run is."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    average: nn.Module | None
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    generator_scaler: torch.amp.GradScaler
+    discriminator_scaler: torch.amp.GradScaler
+    window: MetricWindow
+    images_seen: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it; the networks load into ones with ordinary BatchNorm2d."""
+        return {
+            "images_seen": self.images_seen,
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "ema": self.average.state_dict() if self.average else None,
+            "optimizers": {
+                "generator": self.generator_optimizer.state_dict(),
+                "discriminator": self.discriminator_optimizer.state_dict(),
+            },
+            "scalers": {
+                "generator": self.generator_scaler.state_dict(),
+                "discriminator": self.discriminator_scaler.state_dict(),
+            },
+            "metric_sums": self.window.sums,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
+        """Becomes what was saved. Raises KeyError or RuntimeError where the networks are of another shape."""
+        self.generator.load_state_dict(saved["generator"])
+        self.discriminator.load_state_dict(saved["discriminator"])
+        if self.average:
+            self.average.load_state_dict(saved["ema"] or saved["generator"])
+        self.generator_optimizer.load_state_dict(saved["optimizers"]["generator"])
+        self.discriminator_optimizer.load_state_dict(saved["optimizers"]["discriminator"])
+        if saved["scalers"]["generator"] and self.generator_scaler.is_enabled():
+            self.generator_scaler.load_state_dict(saved["scalers"]["generator"])
+            self.discriminator_scaler.load_state_dict(saved["scalers"]["discriminator"])
+        if world.is_main:  # the sums of all ranks; the others go on from zero
+            self.window.sums.copy_(saved["metric_sums"])
+        self.images_seen = saved["images_seen"]
+
+    def set_optimizer_settings(self, optim: OptimConfig) -> None:
+        """Puts the configured rates in place of those that came with a checkpoint."""
+        for optimizer, lr in (
+            (self.generator_optimizer, optim.generator_lr),
+            (self.discriminator_optimizer, optim.discriminator_lr),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = lr, (optim.beta1, optim.beta2)
+
+
+def initial_state(config: TrainConfig, world: World, precision: Precision) -> TrainState:
+    """The state before the first step: a function of the configuration, the same on every rank."""
+    generator = Generator(config.data.image_size, config.model.latent_size, config.model.base_channels)
+    discriminator = Discriminator(
+        config.data.image_size, config.model.base_channels, config.model.discriminator_input_norm
+    )
+    for index, network in enumerate((generator, discriminator)):
+        random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
+        initialize(network, random)
+        network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
+        if world.size > 1 and config.train.batch_norm == "sync":
+            synchronise_batch_norm(network, world)
+    average = None
+    if config.ema.half_life_images:
+        average = copy.deepcopy(generator).eval().requires_grad_(False)
+    optim = config.optim
+    return TrainState(
+        generator,
+        discriminator,
+        average,
+        _adam(generator, optim.generator_lr, (optim.beta1, optim.beta2)),
+        _adam(discriminator, optim.discriminator_lr, (optim.beta1, optim.beta2)),
+        precision.scaler(),
+        precision.scaler(),
+        MetricWindow(StepMetrics._fields, world.device),
+    )
+
+
+def _adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, fused=True)

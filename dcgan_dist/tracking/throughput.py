@@ -1,0 +1,59 @@
+"""How fast the run is and what it waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+
+import torch
+
+
+class Throughput:
+    """Clocks between two rows of figures. Time spent on grids and checkpoints does not count as training."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._reset()
+
+    def _reset(self) -> None:
+        self._start = time.perf_counter()
+        self._waiting = self._pausing = 0.0
+        self._images = 0
+
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Counts the block as waiting for the next batch."""
+        start = time.perf_counter()
+        yield
+        self._waiting += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the block out of the figures."""
+        start = time.perf_counter()
+        yield
+        self._pausing += time.perf_counter() - start
+
+    def add(self, images: int) -> None:
+        """Counts images of all ranks."""
+        self._images += images
+
+    def take_figures(self) -> dict[str, float]:
+        """The figures since the last call. Call it after the device was waited for, as reading a metric does."""
+        seconds = max(time.perf_counter() - self._start - self._pausing, 1e-9)
+        figures = {
+            "speed/images_per_second": self._images / seconds,
+            "speed/data_wait_fraction": self._waiting / seconds,
+            "memory/peak_gib": peak_memory_gib(self.device),
+        }
+        self._reset()
+        return figures
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this rank has used so far: on the GPU as torch counts it, on a CPU resident in the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30  # Linux counts in KiB

@@ -1,0 +1,106 @@
+"""What the loop tells the world, and the ones who pass it on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+from dcgan_dist.files import write_text
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float]
+"""One row of figures by name, for example `loss/generator`; always with `step` and `images_seen`."""
+
+
+class Tracker(Protocol):
+    """Takes in the figures and pictures of a run."""
+
+    def log(self, row: Row) -> None:
+        """Takes one row of figures."""
+        ...
+
+    def image(self, name: str, path: Path, images_seen: int) -> None:
+        """Takes a picture that lies at `path`."""
+        ...
+
+    def close(self, status: str) -> None:
+        """Flushes everything; `status` is done, preempted or failed."""
+        ...
+
+
+class Trackers:
+    """Several trackers as one. A tracker that cannot write is told of once and must not stop the training."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = list(trackers)
+        self._complained: set[int] = set()
+
+    def log(self, row: Row) -> None:
+        """Hands the row to every tracker."""
+        for tracker in self.trackers:
+            self._guard(tracker, lambda tracker=tracker: tracker.log(row))
+
+    def image(self, name: str, path: Path, images_seen: int) -> None:
+        """Hands the picture to every tracker."""
+        for tracker in self.trackers:
+            self._guard(tracker, lambda tracker=tracker: tracker.image(name, path, images_seen))
+
+    def close(self, status: str) -> None:
+        """Closes every tracker."""
+        for tracker in self.trackers:
+            self._guard(tracker, lambda tracker=tracker: tracker.close(status))
+
+    def _guard(self, tracker: Tracker, action: object) -> None:
+        try:
+            action()  # type: ignore[operator]
+        except OSError as error:
+            if id(tracker) not in self._complained:
+                self._complained.add(id(tracker))
+                log.warning("%s cannot write (%s); training goes on without it", type(tracker).__name__, error)
+
+
+class JsonlTracker:
+    """metrics.jsonl: one JSON object a line, each row once, in order, however often the run was resumed."""
+
+    def __init__(self, path: Path, images_seen: int) -> None:
+        """Opens the file to go on from a checkpoint at `images_seen`: rows after it will come again and are dropped."""
+        rows = _rows_up_to(path, images_seen)
+        write_text(path, "".join(f"{row}\n" for row in rows))
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+
+    def log(self, row: Row) -> None:
+        """Appends a line that is on the disk when this returns to the operating system."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def image(self, name: str, path: Path, images_seen: int) -> None:
+        """Pictures are files of their own."""
+
+    def close(self, status: str) -> None:
+        """Closes the file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _rows_up_to(path: Path, images_seen: int) -> list[str]:
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        try:
+            keep = json.loads(line)["images_seen"] <= images_seen
+        except (ValueError, KeyError, TypeError):  # the half of a line that a crash left
+            keep = False
+        if keep:
+            rows.append(line)
+    return rows
+
+
+def last_images_seen(path: Path) -> int:
+    """`images_seen` of the last whole row of a metrics.jsonl; -1 if there is none."""
+    rows = _rows_up_to(path, 2**63)
+    return json.loads(rows[-1])["images_seen"] if rows else -1

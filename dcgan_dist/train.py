@@ -1,0 +1,21 @@
+"""The training command: `python -m dcgan_dist.train` on one process, `torchrun -m dcgan_dist.train` on many."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.errors import exit_cleanly
+
+
+def main() -> int:
+    """Trains as the command line says; the exit status."""
+    config = parse_arguments(sys.argv[1:])
+    from dcgan_dist.assemble import run  # torch takes seconds to import; --help and a typing error should not wait
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
