@@ -208,15 +208,15 @@ def _train(
     if state.images_seen == 0:
         _show_real_images(config, plan.batches, source, recorder, world)
         recorder.sample(state)
-    here, global_batch = plan.batches.count, plan.batches.global_batch
     step = GanStep(
-        replicate(state.generator, world, here, global_batch),
-        replicate(state.discriminator, world, here, global_batch),
+        replicate(state.generator, world),
+        replicate(state.discriminator, world),
         state.generator_optimizer,
         state.discriminator_optimizer,
         state.generator_scaler,
         state.discriminator_scaler,
         plan.precision,
+        loss_weight=plan.batches.count * world.size / plan.batches.global_batch,
     )
     return train(
         state,

@@ -1,10 +1,14 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 # (DALI makes its types while it is imported.)
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# (DALI makes its types while it is imported.)
 """JPEG to pixels with NVIDIA DALI, on the GPU where there is one. DALI is imported only when this is used."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,20 +31,21 @@ def decode_with_dali(
     crop: Crop,
     device: torch.device,
     threads: int,
-    largest_batch: int,
 ) -> Iterator[Tensor]:
     """For each batch of sample numbers its images, uint8 [n, size, size, 3] on `device`, decoded ahead by DALI.
 
     Raises ShardError naming an image that cannot be decoded.
     """
-    asked: list[Sequence[int]] = []
+    remaining = iter(batches)
+    first = next(remaining)  # no later batch is larger
+    asked: deque[Sequence[int]] = deque()
 
     def jpegs() -> Iterator[list[Any]]:
-        for batch in batches:
+        for batch in chain([first], remaining):
             asked.append(batch)
             yield [shards.jpeg(sample) for sample in batch]
 
-    pipeline = _build_pipeline(jpegs(), size, crop, device, threads, largest_batch)
+    pipeline = _build_pipeline(jpegs(), size, crop, device, threads, len(first))
     while True:
         try:
             (images,) = pipeline.run()
@@ -49,7 +54,7 @@ def decode_with_dali(
         except RuntimeError as error:
             raise _name_the_culprit(shards, asked, size, crop, error) from None
         yield _to_torch(images, device)
-        asked.pop(0)
+        asked.popleft()
 
 
 def _build_pipeline(
@@ -101,7 +106,7 @@ def _to_torch(images: Any, device: torch.device) -> Tensor:
 
 
 def _name_the_culprit(
-    shards: MappedShards, asked: list[Sequence[int]], size: int, crop: Crop, error: RuntimeError
+    shards: MappedShards, asked: Iterable[Sequence[int]], size: int, crop: Crop, error: RuntimeError
 ) -> Exception:
     """DALI says which batch failed and drops it; the image is found by decoding one by one."""
     for sample in [sample for batch in asked for sample in batch]:

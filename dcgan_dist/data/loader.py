@@ -88,9 +88,7 @@ def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: 
         raise UserError(
             "data.decoder = dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, or use auto"
         )
-    return partial(
-        decode_with_dali, shards, largest_batch=max(CACHE_FILL_BATCH, config.batch_size_per_rank), **settings
-    )
+    return partial(decode_with_dali, shards, **settings)
 
 
 def open_source(

@@ -1,10 +1,10 @@
 """One network on many ranks: the same weights, gradients averaged over the global batch."""
 
-from __future__ import annotations
-
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
+# No `from __future__ import annotations` here: DDP compares the annotations of its hook with types, not with text.
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from dcgan_dist.distributed.world import World
 
 
-def replicate(network: nn.Module, world: World, images_here: int, global_batch: int) -> nn.Module:
-    """Wraps `network` so that backward leaves the gradient of the mean over the global batch on every rank.
+def replicate(network: nn.Module, world: World) -> nn.Module:
+    """Wraps `network` so that backward leaves the mean of all ranks' gradients on every rank.
 
-    `images_here` is this rank's share of the global batch. With one rank it is the network itself.
+    With one rank it is the network itself.
     """
     if world.size == 1:
         return network
@@ -27,8 +27,8 @@ def replicate(network: nn.Module, world: World, images_here: int, global_batch: 
         bucket_cap_mb=size_mb + 1,  # one bucket, hence one collective a backward and one order of summation
         **_without_buffer_sync(),  # batch norm's statistics are equal already, or meant to differ
     )
-    if any(share != images_here for share in world.gather_objects(images_here)):
-        replica.register_comm_hook(images_here / global_batch, _weighted_sum)
+    order = {id(parameter): place for place, parameter in enumerate(network.parameters())}
+    replica.register_comm_hook(_Averaging(order, world.size), _average)
     return replica
 
 
@@ -38,11 +38,35 @@ def _without_buffer_sync() -> dict[str, Any]:
     return {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
 
 
-def _weighted_sum(weight: float, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """Averages over images where ranks carry different numbers of them; DDP's own mean is over ranks."""
-    reduced = dist.all_reduce(bucket.buffer().mul_(weight), async_op=True)
+@dataclass(frozen=True)
+class _Averaging:
+    """What the averaging of gradients needs to know."""
+
+    order: dict[int, int]
+    """Place of each parameter, by its identity."""
+    ranks: int
+
+
+def _average(averaging: _Averaging, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """The mean over ranks, summed up in an order that never changes.
+
+    DDP lays gradients out anew after a process's first step, and a ring of ranks adds up by place: a resumed run would
+    differ from an undisturbed one in the last bit.
+    """
+    pairs = zip(bucket.parameters(), bucket.gradients(), strict=True)
+    gradients = [gradient for _, gradient in sorted(pairs, key=lambda pair: averaging.order[id(pair[0])])]
+    flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(averaging.ranks)
+    reduced = dist.all_reduce(flat, async_op=True)
     assert reduced is not None
-    return reduced.get_future().then(lambda future: future.value()[0])
+
+    def put_back(future: torch.futures.Future[list[Tensor]]) -> Tensor:
+        parts = future.value()[0].split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(
+            gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        )
+        return bucket.buffer()
+
+    return reduced.get_future().then(put_back)
 
 
 def copy_from_main(network: nn.Module, world: World, what: str = "all") -> None:

@@ -34,6 +34,8 @@ class GanStep:
     generator_scaler: torch.amp.GradScaler
     discriminator_scaler: torch.amp.GradScaler
     precision: Precision
+    loss_weight: float = 1.0
+    """Images of this batch over those of an average one, where batches that are averaged differ in size."""
 
     def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
         """Updates the discriminator with `first_latents`, then the generator with `second_latents`.
@@ -56,7 +58,7 @@ class GanStep:
             fake_logits = self.discriminator(fake_images)
         real_logits, fake_logits = self._full(real_logits), self._full(fake_logits)
         loss = discriminator_loss(real_logits, fake_logits)
-        _descend(loss, self.discriminator_optimizer, self.discriminator_scaler)
+        _descend(loss * self.loss_weight, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), real_logits.detach(), fake_logits.detach()
 
     def _update_generator(self, latents: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class GanStep:
         with _frozen(self.discriminator), self.precision.autocast():
             logits = self.discriminator(self.generator(latents))
         loss = generator_loss(self._full(logits))
-        _descend(loss, self.generator_optimizer, self.generator_scaler)
+        _descend(loss * self.loss_weight, self.generator_optimizer, self.generator_scaler)
         return loss.detach()
 
     def _full(self, logits: Tensor) -> Tensor:
