@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.gan.step import GanStep
+from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.loop import Cadence, Every, Latents, train
 from dcgan_dist.recorder import RunRecorder
 from dcgan_dist.resume import check_identity, choose_global_batch, find_checkpoint
@@ -65,6 +65,7 @@ def run(config: TrainConfig) -> int:
     """Trains as `config` says; the exit status. Raises UserError, the same on every rank."""
     world = World.connect()
     set_up_logging(world.rank)
+    keep_freed_memory()
     stop = StopRequest(STEPS_BETWEEN_STOP_CHECKS[world.device.type])
     stop.listen()
     try:
@@ -79,7 +80,7 @@ def run(config: TrainConfig) -> int:
 
 def _run(config: TrainConfig, stop: StopRequest, world: World) -> int:
     folder = RunFolder(config.run.folder)
-    data = _open_data(config, world, cores=_take_share_of_cores(world))
+    data = _open_data(config, world, cores=take_share_of_cores(world))
     checkpointer = Checkpointer(folder.checkpoints, config.checkpoint.keep_last, world)
     saved = find_checkpoint(config, checkpointer)
     plan = _settle(config, data.manifest, saved, world)
@@ -260,9 +261,9 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
         recorder.folder.write_status("failed", state.images_seen, "the last checkpoint could not be written")
         return 1
     recorder.folder.write_status(status, state.images_seen, reason or "")
-    log.info(
-        "%s at %d images: %s", f"stopped by {reason}" if reason else "done", state.images_seen, recorder.folder.path
-    )
+    how = f"stopped by {reason}" if reason else "done"
+    log.info("%s at %d images: %s", how, state.images_seen, recorder.folder.path)
+    recorder.show_results(state)
     return 0
 
 
@@ -319,11 +320,3 @@ def _open_trackers(
         WandbTracker(config.track, mode, folder.path, config.run.name, config.as_dict(), known, already_sent)
     )
     return trackers, {"wandb": known}
-
-
-def _take_share_of_cores(world: World) -> int:
-    """Cores for this rank; torchrun would give each of several ranks a single thread."""
-    cores = max(1, len(os.sched_getaffinity(0)) // world.local_size)
-    if world.device.type == "cpu" and world.local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        torch.set_num_threads(cores)
-    return cores

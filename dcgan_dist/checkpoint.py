@@ -49,7 +49,7 @@ class Checkpointer:
 
         Raises OSError as the file system does; the older checkpoints are untouched then.
         """
-        path = self.folder / f"{contents['images_seen']:09d}{SUFFIX}"
+        path = self.path(contents["images_seen"])
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             torch.save({"format_version": FORMAT_VERSION} | contents, file)
@@ -57,6 +57,10 @@ class Checkpointer:
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
                 old.unlink()
         return path
+
+    def path(self, images_seen: int) -> Path:
+        """Where the checkpoint of this moment lies, or would."""
+        return self.folder / f"{images_seen:09d}{SUFFIX}"
 
     def exists(self) -> bool:
         """Whether there is a checkpoint, good or not; the same answer on every rank."""

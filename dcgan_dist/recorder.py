@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.distributed.replicate import copy_from_main
@@ -13,6 +16,7 @@ from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.sampling import FixedLatentSampler, save_grid
 from dcgan_dist.state import TrainState
 from dcgan_dist.tracking.console import ConsoleTracker
+from dcgan_dist.tracking.curves import draw_curves
 from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.tracking.tracker import Trackers
 
@@ -60,19 +64,39 @@ class RunRecorder:
         self.trackers.log(row)
 
     def sample(self, state: TrainState) -> None:
-        """Draws the fixed latents and saves the grid."""
+        """Draws the fixed latents with the generator and with its average, and saves the two grids."""
+        self._grid(state.generator, "samples/fixed_latents", self.folder.grid(state.images_seen), state)
+        if state.average is not None:
+            self._grid(state.average, "samples/fixed_latents_ema", self.folder.ema_grid(state.images_seen), state)
+
+    def _grid(self, generator: nn.Module, name: str, path: Path, state: TrainState) -> None:
         # With local batch norm the ranks' running statistics differ; rank 0's are the network's, here and on disk.
-        copy_from_main(state.generator, self.world, "buffers")
-        pixels = self.sampler.draw(state.generator)
+        copy_from_main(generator, self.world, "buffers")
+        pixels = self.sampler.draw(generator)
         if not self.world.is_main:
             return
-        path = self.folder.grid(state.images_seen)
         try:
             save_grid(pixels, path)
         except OSError as error:
             log.warning("could not write %s (%s); training goes on", path, error)
             return
-        self.trackers.image("samples/fixed_latents", path, state.images_seen)
+        self.trackers.image(name, path, state.images_seen)
+
+    def show_results(self, state: TrainState) -> None:
+        """Draws the curves and says where everything is. For rank 0."""
+        try:
+            draw_curves(self.folder.metrics, self.folder.curves)
+        except OSError as error:
+            log.warning("could not write %s (%s)", self.folder.curves, error)
+        for what, path in (
+            ("samples", self.folder.grid(state.images_seen)),
+            ("samples of the average", self.folder.ema_grid(state.images_seen)),
+            ("real images", self.folder.real_grid),
+            ("curves", self.folder.curves),
+            ("checkpoint", self.checkpointer.path(state.images_seen)),
+        ):
+            if path.exists():
+                log.info("  %-24s%s", what, path)
 
     def checkpoint(self, state: TrainState) -> bool:
         """Saves the state; False, and a warning, if the disk would not take it."""

@@ -35,14 +35,23 @@ class RunFolder:
         """The first images of the data, to compare the samples with."""
         return self.path / "samples" / "real.png"
 
+    @property
+    def curves(self) -> Path:
+        """Losses, scores and speed over the run, as a picture."""
+        return self.path / "curves.png"
+
     def grid(self, images_seen: int) -> Path:
         """The fixed-latent grid drawn at `images_seen`."""
         return self.path / "samples" / f"{images_seen:09d}.png"
 
+    def ema_grid(self, images_seen: int) -> Path:
+        """The same, drawn by the generator's average."""
+        return self.path / "samples" / "ema" / f"{images_seen:09d}.png"
+
     def create(self, config_yaml: str) -> None:
         """Makes the folder and writes the resolved configuration into it. Raises UserError if that cannot be."""
         try:
-            for folder in (self.checkpoints, self.real_grid.parent):
+            for folder in (self.checkpoints, self.ema_grid(0).parent):
                 folder.mkdir(parents=True, exist_ok=True)
             write_text(self.path / "config.yaml", config_yaml)
         except OSError as error:

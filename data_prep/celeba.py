@@ -1,0 +1,90 @@
+"""CelebA to shards: `python -m data_prep.celeba --source DIR_OR_ZIP --out DIR`.
+
+The plan comes first: which image goes into which tar depends on the source, the split, the seed and the shard size
+alone. Worker processes then write whole shards, so their number changes nothing in the bytes. Each tar is written under
+a temporary name and renamed, with a record beside it of what it holds, so that an interrupted preparation goes on where
+it stopped. The manifest comes last and takes the records' place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from pathlib import Path
+
+from data_prep.celeba_source import SPLITS, WHERE_TO_GET_IT, Source, find_source
+from data_prep.command_line import positive, progress, seed, usable_cores
+from data_prep.output_folder import finish, is_finished, output_folder, remove_records
+from data_prep.plan import Plan, make_plan
+from data_prep.shard_writer import Task
+from data_prep.workers import explain_os_error, write_shards
+from dcgan_dist.errors import exit_cleanly
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.celeba",
+        description="Packs CelebA into shards for training: tars of untouched JPEGs in a shuffled order, an index "
+        "beside each, and a manifest with checksums. Give the same command again to go on after an interruption.",
+        epilog=f"""examples:
+  python -m data_prep.celeba --source data/celeba --out data/celeba-train
+  python -m data_prep.celeba --source ~/Downloads/img_align_celeba.zip --out data/celeba-valid --split valid
+
+--source may be the folder with img_align_celeba/ (or img_align_celeba.zip) and the annotation files, the official
+folder with Img/, Anno/ and Eval/, Kaggle's copy, or the zip itself with the annotation files beside it.
+
+{WHERE_TO_GET_IT}.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="DIR_OR_ZIP", help="where CelebA is")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument("--split", choices=(*SPLITS.values(), "all"), default="train", help="default: train")
+    parser.add_argument(
+        "--samples-per-shard", type=positive, default=2048, metavar="N", help="default: 2048, about 20 MB"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the shuffle; default: 0")
+    parser.add_argument("--workers", type=positive, default=usable_cores(), metavar="N", help="default: all cores")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
+    parser.add_argument("--no-decode-check", action="store_true", help="trust the images: much faster")
+    return parser
+
+
+def main() -> None:
+    """Runs the command."""
+    arguments = build_parser().parse_args()
+    gc.disable()  # the plan is a million small objects without a cycle, which the collector would visit again and again
+    source = find_source(arguments.source)
+    plan = make_plan(source, arguments.split, arguments.samples_per_shard, arguments.seed)
+    out: Path = arguments.out
+    with output_folder(out):
+        try:
+            if is_finished(out, plan, source):
+                remove_records(out)
+                print(f"{out}: already done, {plan.samples} images in {len(plan.shards)} shards")
+            else:
+                pack(arguments, source, plan)
+        except OSError as error:
+            raise explain_os_error(error, out) from None
+
+
+def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
+    """Writes the shards and the manifest, and says so."""
+    out: Path = arguments.out
+    check, skip = not arguments.no_decode_check, arguments.skip_damaged
+    task = Task(out, source.images, plan.templates, plan.digest, decode_check=check, skip_damaged=skip)
+    print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
+    begun = time.monotonic()
+    with progress("packing", plan.samples, "images") as report:
+        records = write_shards(task, plan, arguments.workers, report)
+    manifest = finish(out, plan, records)
+    seconds = time.monotonic() - begun
+    print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")
+    if manifest.skipped:
+        named = ", ".join(manifest.skipped[:5]) + (", ..." if len(manifest.skipped) > 5 else "")
+        print(f"{out}: left out {len(manifest.skipped)} damaged images: {named}")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,113 @@
+"""The folder of shards: nobody else in it, nothing foreign in it, finished when its manifest is written."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.celeba_source import Source
+from data_prep.plan import Plan
+from data_prep.shard_writer import Record, extreme, fits_source, record_path
+from dcgan_dist.data import shard_format
+from dcgan_dist.data.shard_format import Manifest, ShardError
+from dcgan_dist.errors import UserError
+
+
+@contextlib.contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """Makes the folder, keeps other preparations out while the block runs, and removes what a crash left behind."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be used as a folder ({error.strerror})") from None
+    try:
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise UserError(f"--out {out}: cannot be written to; choose another folder or change its permissions")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out {out}: another preparation is writing there; wait for it to end") from None
+        except OSError:
+            pass  # a network file system without locks
+        for leftover in out.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_finished(out: Path, plan: Plan, source: Source) -> bool:
+    """Whether the plan is carried out already; UserError if the folder holds something else."""
+    if (out / shard_format.MANIFEST_NAME).exists():
+        return _is_finished_by_manifest(out, plan, source)
+    foreign = [path.name for path in sorted(out.glob("*.tar")) if path.name not in plan.shards]
+    for tar_name in plan.shards:
+        record = Record.load(record_path(out, tar_name))
+        if record and record.plan_digest != plan.digest:
+            foreign.append(tar_name)
+    if foreign:
+        raise UserError(
+            f"--out {out}: holds {foreign[0]} from an unfinished preparation with another source or other options; "
+            "give that command again to finish it, or choose another folder"
+        )
+    return False
+
+
+def _is_finished_by_manifest(out: Path, plan: Plan, source: Source) -> bool:
+    try:
+        manifest = shard_format.read_manifest(out)
+    except ShardError as error:
+        raise UserError(f"{error}, after removing this one, or choose another folder") from None
+    if different := _differences(manifest, plan):
+        raise UserError(f"--out {out}: holds other shards already ({different}); choose another folder")
+    try:
+        shard_format.check_sizes(out, manifest)
+    except ShardError as problem:
+        print(f"{problem}. Writing all shards again.", file=sys.stderr)
+        (out / shard_format.MANIFEST_NAME).unlink()
+        return False
+    if not all(fits_source(out, shard, source.images, plan.shards[shard.file]) for shard in manifest.shards):
+        raise UserError(f"--out {out}: holds shards of other images than those in {source.images.path}; choose another")
+    return True
+
+
+def _differences(manifest: Manifest, plan: Plan) -> str:
+    """What the shards were made from that is not what is asked for now; empty if nothing."""
+    if manifest.plan == plan.digest:
+        return ""
+    compared = [
+        ("data set", manifest.dataset, plan.dataset),
+        ("--split", manifest.split, plan.split),
+        ("--seed", manifest.seed, plan.seed),
+    ]
+    different = [f"{name} {theirs}, not {ours}" for name, theirs, ours in compared if theirs != ours]
+    return ", ".join(different) or "made from another --source or with another --samples-per-shard"
+
+
+def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
+    """Writes the manifest, after which the records have served."""
+    manifest = Manifest(
+        dataset=plan.dataset,
+        split=plan.split,
+        seed=plan.seed,
+        samples=sum(record.shard.samples for record in records),
+        smallest_image=extreme(min, [record.smallest_image for record in records]),
+        largest_image=extreme(max, [record.largest_image for record in records]),
+        skipped=tuple(sorted(name for record in records for name in record.skipped)),
+        shards=tuple(record.shard for record in records),
+        plan=plan.digest,
+    )
+    shard_format.write_manifest(out, manifest)
+    remove_records(out)
+    return manifest
+
+
+def remove_records(out: Path) -> None:
+    """Removes the records, also those that a crash left beside a manifest."""
+    for path in out.glob(".*.record"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""Many shards by several processes, none of which outlives the command."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from data_prep.plan import Plan
+from data_prep.shard_writer import Record, Task, prepare_shard
+from dcgan_dist.errors import UserError
+
+
+def work(connection: Connection, task: Task) -> None:
+    """A worker process: takes (tar name, samples), sends numbers of images done and then the record, or an error.
+
+    It ends when the other end of the connection is gone, however the command ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it too, and closes the connection
+    # webdataset imports torch if it can, which takes seconds and is of no use here; it can do without.
+    sys.modules.setdefault("torch", cast(ModuleType, None))
+    try:
+        while True:
+            tar_name, samples = connection.recv()
+            connection.send(prepare_shard(task, tar_name, samples, connection.send))
+    except (EOFError, ConnectionError):
+        return
+    except UserError as error:
+        connection.send(error)
+    except OSError as error:
+        connection.send(explain_os_error(error, task.out))
+
+
+def explain_os_error(error: OSError, out: Path) -> UserError:
+    """One line for a file system that refuses."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        again = "make room and give the same command again: finished shards are kept"
+        return UserError(f"{out}: no room to write ({error.strerror}); {again}")
+    return UserError(f"{error.filename or out}: {error.strerror}")
+
+
+def write_shards(task: Task, plan: Plan, workers: int, report: Callable[[int], None]) -> list[Record]:
+    """All records in the order of the shards. Raises the first UserError of a worker and stops the others."""
+    with _running_workers(task, min(workers, len(plan.shards))) as connections:
+        try:
+            records = _hand_out(plan, connections, report)
+        except (EOFError, ConnectionError):
+            raise UserError(
+                "a worker process was killed (out of memory?); give the same command again, with fewer --workers if "
+                "need be: finished shards are kept"
+            ) from None
+    return [records[tar_name] for tar_name in plan.shards]
+
+
+def _hand_out(plan: Plan, connections: list[Connection], report: Callable[[int], None]) -> dict[str, Record]:
+    """Gives every worker a shard, and another when it is done. EOFError or ConnectionError if one dies."""
+    jobs = iter(plan.shards.items())
+    records: dict[str, Record] = {}
+    for connection in connections:
+        connection.send(next(jobs))
+    while len(records) < len(plan.shards):
+        for connection in cast(list[Connection], wait(connections)):
+            message = connection.recv()
+            if isinstance(message, UserError):
+                raise message
+            if isinstance(message, int):
+                report(message)
+                continue
+            records[message.shard.file] = message
+            if job := next(jobs, None):
+                connection.send(job)
+    return records
+
+
+@contextlib.contextmanager
+def _running_workers(task: Task, count: int) -> Iterator[list[Connection]]:
+    """Connections to fresh processes; at the end, whatever it is, they are told to stop and waited for."""
+    context = multiprocessing.get_context("spawn")
+    connections: list[Connection] = []
+    processes = []
+    try:
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            connections.append(ours)
+            processes.append(context.Process(target=work, args=(theirs, task)))
+            processes[-1].start()
+            theirs.close()
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.join()
