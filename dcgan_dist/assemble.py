@@ -17,10 +17,11 @@ from dcgan_dist.data.loader import BatchPlan, PixelSource, endless_batches, open
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import sample_ids
 from dcgan_dist.data.shard_format import Manifest, read_manifest
+from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.replicate import replicate
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
-from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
+from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
+from dcgan_dist.errors import RunFailed, UserError
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.gan.step import GanStep
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
@@ -62,26 +63,31 @@ class Plan:
 
 
 def run(config: TrainConfig) -> int:
-    """Trains as `config` says; the exit status. Raises UserError, the same on every rank."""
+    """Trains as `config` says; the exit status. Raises UserError or RunFailed, the same on every rank."""
     world = World.connect()
     set_up_logging(world.rank)
     keep_freed_memory()
-    stop = StopRequest(STEPS_BETWEEN_STOP_CHECKS[world.device.type])
+    folder = RunFolder(config.run.folder)
+    stop = StopRequest(folder.stop_file, config.run.time_limit_minutes, STEPS_BETWEEN_STOP_CHECKS[world.device.type])
     stop.listen()
     try:
-        status = _run(config, stop, world)
-    except UserError:
+        status = _run(config, folder, stop, world)
+    except (UserError, RunFailed):
         world.close()
         raise
-    # Any other error ends this process as it is: waiting for the other ranks to leave could take for ever.
+    except Exception as error:
+        # This rank leaves without a word to the others: waiting for them could take for ever.
+        if not is_lost_connection(error):
+            raise
+        leave_after_the_culprit(world, error)
     world.close()
     return status
 
 
-def _run(config: TrainConfig, stop: StopRequest, world: World) -> int:
-    folder = RunFolder(config.run.folder)
+def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World) -> int:
     data = _open_data(config, world, cores=take_share_of_cores(world))
-    checkpointer = Checkpointer(folder.checkpoints, config.checkpoint.keep_last, world)
+    keep = config.checkpoint
+    checkpointer = Checkpointer(folder.checkpoints, keep.keep_last, keep.keep_every_images, world)
     saved = find_checkpoint(config, checkpointer)
     plan = _settle(config, data.manifest, saved, world)
     if saved and saved["images_seen"] >= plan.total_images:
@@ -91,6 +97,8 @@ def _run(config: TrainConfig, stop: StopRequest, world: World) -> int:
             folder.path,
             saved["images_seen"],
         )
+        if world.is_main:
+            folder.try_write_status("done", saved["images_seen"], "")
         return 0
     with world.together():
         if world.is_main:
@@ -107,7 +115,8 @@ def _run(config: TrainConfig, stop: StopRequest, world: World) -> int:
         return _finish(state, recorder, reason, world)
     except BaseException as error:
         if world.is_main:
-            folder.write_status("failed", state.images_seen, " ".join(f"{type(error).__name__}: {error}".split()))
+            checkpointer.wait()
+            folder.try_write_status("failed", state.images_seen, " ".join(f"{type(error).__name__}: {error}".split()))
             recorder.trackers.close("failed")
         raise
 
@@ -219,7 +228,12 @@ def _train(
         plan.precision,
         loss_weight=plan.batches.count * world.size / plan.batches.global_batch,
     )
-    return train(
+    heartbeat = Heartbeat(
+        world,
+        config.run.hang_timeout_seconds,
+        lambda reason: recorder.folder.write_status("failed", state.images_seen, reason) if world.is_main else None,
+    )
+    reason = train(
         state,
         step,
         endless_batches(source, plan.batches, state.images_seen),
@@ -231,8 +245,11 @@ def _train(
         plan.total_images,
         config.ema.half_life_images,
         stop,
+        heartbeat,
         world,
     )
+    heartbeat.stop()
+    return reason
 
 
 def _show_real_images(
@@ -252,15 +269,15 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
         if world.any(bool(state.window.sums[-1] > 0)):
             recorder.row(state)
         recorder.sample(state)
-    saved = recorder.checkpoint(state)
+    saved = recorder.checkpoint(state, wait=True)
     status = "done" if reason is None else "preempted"
     if not world.is_main:
         return 0
     recorder.trackers.close(status)
     if not saved:
-        recorder.folder.write_status("failed", state.images_seen, "the last checkpoint could not be written")
-        return 1
-    recorder.folder.write_status(status, state.images_seen, reason or "")
+        recorder.folder.try_write_status("failed", state.images_seen, "the last checkpoint could not be written")
+        raise RunFailed(f"{recorder.folder.path}: the last checkpoint could not be written; make room and start again")
+    recorder.folder.try_write_status(status, state.images_seen, reason or "")
     how = f"stopped by {reason}" if reason else "done"
     log.info("%s at %d images: %s", how, state.images_seen, recorder.folder.path)
     recorder.show_results(state)

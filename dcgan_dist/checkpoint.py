@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
@@ -37,26 +40,68 @@ log = logging.getLogger(__name__)
 
 
 class Checkpointer:
-    """The checkpoints of one run folder. Rank 0 touches the files; every rank makes the same calls."""
+    """The checkpoints of one run folder. Rank 0 touches the files; every rank makes the same calls to load."""
 
-    def __init__(self, folder: Path, keep_last: int, world: World) -> None:
+    def __init__(self, folder: Path, keep_last: int, keep_every_images: int, world: World) -> None:
+        """`keep_every_images`: of these milestones the first checkpoint is never deleted; 0 for none."""
         self.folder = folder
         self.keep_last = keep_last
+        self.keep_every_images = keep_every_images
         self.world = world
+        self._writer: threading.Thread | None = None
+        self._last_good: tuple[int, float] | None = None  # images seen, when
 
-    def save(self, contents: dict[str, Any]) -> Path:
-        """Writes a checkpoint named by its `images_seen`, then deletes all but the newest `keep_last`.
+    def save_in_background(self, contents: dict[str, Any]) -> None:
+        """Copies the state and writes it while training goes on; waits only for the write before it."""
+        snapshot = _snapshot(contents)
+        self.wait()
+        # Not a daemon: a process that ends in peace ends with its checkpoint written.
+        self._writer = threading.Thread(target=self.save, args=(snapshot,), name="checkpoint")
+        self._writer.start()
 
-        Raises OSError as the file system does; the older checkpoints are untouched then.
+    def wait(self) -> None:
+        """Returns when nothing is being written any more."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def save(self, contents: dict[str, Any]) -> bool:
+        """Writes a checkpoint named by its `images_seen`, then deletes what need not be kept.
+
+        False, and a warning, if the disk would not take it; the older checkpoints are untouched then.
         """
-        path = self.path(contents["images_seen"])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            torch.save({"format_version": FORMAT_VERSION} | contents, file)
-        for old in self._newest_first()[self.keep_last :]:
+        images_seen = contents["images_seen"]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path(images_seen)) as file:
+                torch.save({"format_version": FORMAT_VERSION} | contents, file)
+        except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+            log.warning("could not save a checkpoint at %d images (%s); %s", images_seen, error, self._older())
+            return False
+        self._last_good = images_seen, time.monotonic()
+        self._delete_old()
+        return True
+
+    def _older(self) -> str:
+        if self._last_good is None:
+            return "training goes on; none was saved since the start"
+        images_seen, when = self._last_good
+        minutes = (time.monotonic() - when) / 60
+        return f"training goes on; the last good one has {images_seen} images and is {minutes:.1f} minutes old"
+
+    def _delete_old(self) -> None:
+        checkpoints = self._newest_first()
+        for old in set(checkpoints[self.keep_last :]) - self._milestones(checkpoints):
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
                 old.unlink()
-        return path
+
+    def _milestones(self, checkpoints: list[Path]) -> set[Path]:
+        if not self.keep_every_images:
+            return set()
+        first: dict[int, Path] = {}
+        for path in reversed(checkpoints):
+            first.setdefault(int(path.stem) // self.keep_every_images, path)
+        return set(first.values())
 
     def path(self, images_seen: int) -> Path:
         """Where the checkpoint of this moment lies, or would."""
@@ -110,6 +155,15 @@ class Checkpointer:
 
     def _newest_first(self) -> list[Path]:
         return sorted((path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdigit()), reverse=True)
+
+
+def _snapshot(value: Any) -> Any:
+    """A copy in host memory that training cannot change any more."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _snapshot(item) for key, item in value.items()}
+    return [_snapshot(item) for item in value] if isinstance(value, list) else value
 
 
 def read_verified(path: Path) -> bytes:

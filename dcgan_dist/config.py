@@ -29,6 +29,12 @@ class RunConfig:
     """auto: go on from the folder's newest good checkpoint, if it has one; never: refuse a folder that has one;
     or the path of a checkpoint to start from."""
 
+    time_limit_minutes: float | None = None
+    """Minutes after which the run stops by itself, with a checkpoint, to be started again."""
+
+    hang_timeout_seconds: int = 120
+    """Seconds without a finished step after which a run is taken for stuck and ended; more for the first step."""
+
     accept_changes: bool = False
     """Go on from a checkpoint although settings or images differ from those it was trained with."""
 
@@ -147,6 +153,9 @@ class CheckpointConfig:
     keep_last: int = 3
     """Checkpoints kept; older ones are deleted."""
 
+    keep_every_images: int = 0
+    """Of these milestones the checkpoint is kept for ever; 0 for none."""
+
 
 @dataclass(frozen=True)
 class TrackConfig:
@@ -198,6 +207,8 @@ class TrainConfig:
                 found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
         if not 0 < self.train.epochs < math.inf:
             found.append(f"train.epochs = {self.train.epochs}: must be a positive number")
+        if self.run.time_limit_minutes is not None and not 0 < self.run.time_limit_minutes < math.inf:
+            found.append(f"run.time_limit_minutes = {self.run.time_limit_minutes}: must be a positive number or null")
         if not self.run.name or "/" in self.run.name:
             found.append(f"run.name = {self.run.name!r}: must be a plain name; run.dir takes a path")
         if self.run.resume not in ("auto", "never") and not Path(self.run.resume).is_file():
@@ -209,6 +220,7 @@ class TrainConfig:
     def _floors(self) -> list[tuple[str, int, int]]:
         return [
             ("run.seed", self.run.seed, 0),
+            ("run.hang_timeout_seconds", self.run.hang_timeout_seconds, 1),
             ("data.batch_size_per_rank", self.data.batch_size_per_rank, 1),
             ("data.global_batch_size", 1 if self.data.global_batch_size is None else self.data.global_batch_size, 1),
             ("model.latent_size", self.model.latent_size, 1),
@@ -219,5 +231,6 @@ class TrainConfig:
             ("sample.num_images", self.sample.num_images, 1),
             ("checkpoint.every_images", self.checkpoint.every_images, 1),
             ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
+            ("checkpoint.keep_every_images", self.checkpoint.keep_every_images, 0),
             ("track.every_images", self.track.every_images, 1),
         ]

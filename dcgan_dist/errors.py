@@ -13,17 +13,21 @@ class UserError(Exception):
     """
 
 
+class RunFailed(Exception):
+    """The run cannot go on, and it is nobody's typing: one line and exit status 1. Every rank raises the same."""
+
+
 def exit_cleanly(command: Callable[[], int | None], quiet: bool = False) -> None:
-    """Runs `command` as a program: its result, or 2 after a `UserError`, becomes the exit status.
+    """Runs `command` as a program: its result, 2 after a `UserError` or 1 after `RunFailed` is the exit status.
 
     `quiet` keeps the message back, for ranks whose neighbour prints the same one.
     """
     try:
         status = command() or 0
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         if not quiet:
             print(f"error: {error}", file=sys.stderr)
-        status = 2
+        status = 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dcgan_dist.counter_random import normal
 from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.step import GanStep
@@ -66,6 +67,7 @@ def train(
     total_images: int,
     ema_half_life_images: int,
     stop: StopRequest,
+    heartbeat: Heartbeat,
     world: World,
 ) -> str | None:
     """Trains until `total_images` were seen. Returns why it stopped before, or None if it did not."""
@@ -85,9 +87,12 @@ def train(
         state.window.add(metrics, images=len(pixels))
         throughput.add(global_batch)
         recorder.advance(state)
+        heartbeat.beat()
 
         if cadence.row.due(before, state.images_seen):
             recorder.row(state)
+        if state.images_seen >= total_images:
+            break  # the last grid and checkpoint are the caller's
         if cadence.sample.due(before, state.images_seen):
             with throughput.paused():
                 recorder.sample(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from torch import nn
 
 from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.distributed.replicate import copy_from_main
+from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import RunFailed
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.sampling import FixedLatentSampler, save_grid
 from dcgan_dist.state import TrainState
@@ -52,8 +55,13 @@ class RunRecorder:
             self.console.advance(state.images_seen)
 
     def row(self, state: TrainState) -> None:
-        """Logs the means since the last row; the one place where training waits for its figures."""
+        """Logs the means since the last row; the one place where training waits for its figures.
+
+        Raises RunFailed, on every rank, if they are not finite.
+        """
         figures = state.window.take_means(self.world)
+        if figures.pop("non_finite") > 0 or not all(map(math.isfinite, figures.values())):
+            raise _diverged(state)
         row: dict[str, float] = {
             "step": state.images_seen // self.global_batch,
             "images_seen": state.images_seen,
@@ -98,15 +106,36 @@ class RunRecorder:
             if path.exists():
                 log.info("  %-24s%s", what, path)
 
-    def checkpoint(self, state: TrainState) -> bool:
-        """Saves the state; False, and a warning, if the disk would not take it."""
+    def checkpoint(self, state: TrainState, wait: bool = False) -> bool:
+        """Saves the state, in the background unless `wait` is true; False if it waited and the disk would not take it.
+
+        Raises RunFailed, on every rank, rather than save a state that is damaged.
+        """
+        self._assert_sound(state)
         state.window.collect(self.world)
         if not self.world.is_main:
             return True
-        try:
-            self.checkpointer.save(state.state_dict() | self.identity)
-            self.folder.write_status("running", state.images_seen, "")
-        except OSError as error:
-            log.warning("could not save a checkpoint at %d images (%s); older ones are kept", state.images_seen, error)
-            return False
+        contents = state.state_dict() | self.identity
+        if wait:
+            self.checkpointer.wait()
+            return self.checkpointer.save(contents)
+        self.checkpointer.save_in_background(contents)
+        self.folder.try_write_status("running", state.images_seen, "")
         return True
+
+    def _assert_sound(self, state: TrainState) -> None:
+        """Finite figures, and the same weights on every rank."""
+        bad = state.window.sum_of("non_finite") > 0
+        if self.world.any(bool(bad)):
+            raise _diverged(state)
+        assert_equal_on_all_ranks(
+            self.world,
+            {"generator weights": checksum(state.generator), "discriminator weights": checksum(state.discriminator)},
+        )
+
+
+def _diverged(state: TrainState) -> RunFailed:
+    return RunFailed(
+        f"the training diverged before {state.images_seen} images were seen: a gradient is not finite. The last "
+        "checkpoint is sound; go on from it with a lower rate and --run.accept_changes true"
+    )

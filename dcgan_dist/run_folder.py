@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ class RunFolder:
     """Paths inside one run folder. Only rank 0 writes there."""
 
     path: Path
+
+    @property
+    def stop_file(self) -> Path:
+        """A file that asks the run to stop."""
+        return self.path / "STOP"
 
     @property
     def metrics(self) -> Path:
@@ -58,6 +64,11 @@ class RunFolder:
             raise UserError(
                 f"run.dir = {self.path}: cannot be written ({error.strerror}); choose another folder"
             ) from None
+
+    def try_write_status(self, status: Status, images_seen: int, reason: str) -> None:
+        """The same where a full disk must not stop the run."""
+        with contextlib.suppress(OSError):
+            self.write_status(status, images_seen, reason)
 
     def write_status(self, status: Status, images_seen: int, reason: str) -> None:
         """Says how the run stands, for people, scripts and schedulers."""

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 
 from dcgan_dist.distributed.world import World
@@ -17,15 +18,17 @@ ECHO_SECONDS = 3.0
 
 
 class StopRequest:
-    """Notes the signals that mean "checkpoint and go"; a second one ends the process at once.
+    """A signal, a file named STOP in the run folder, or a time limit: "checkpoint and go".
 
-    If the other ranks are gone, no agreement can be reached: a timer then ends the process after `GRACE_SECONDS`
-    without one.
+    A second signal ends the process at once. If the other ranks are gone, no agreement can be reached: a timer then
+    ends the process `GRACE_SECONDS` after the signal.
     """
 
-    def __init__(self, steps_between_checks: int) -> None:
+    def __init__(self, stop_file: Path, time_limit_minutes: float | None, steps_between_checks: int) -> None:
+        self.stop_file = stop_file
         self.steps_between_checks = steps_between_checks
         self.reason: str | None = None
+        self._deadline = None if time_limit_minutes is None else time.monotonic() + 60 * time_limit_minutes
         self._timer: threading.Timer | None = None
         self._steps = 0
         self._process = os.getpid()
@@ -39,7 +42,7 @@ class StopRequest:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked helper process, which has nothing to save
             return
-        if self.reason is not None:
+        if self._timer is not None:
             if time.monotonic() - self._heard_at > ECHO_SECONDS:
                 os._exit(128 + number)
             return
@@ -54,6 +57,8 @@ class StopRequest:
         self._steps += 1
         if (self._steps - 1) % self.steps_between_checks:
             return False
+        if self.reason is None and world.is_main:
+            self.reason = self._other_reason()
         if not world.any(self.reason is not None):
             return False
         reasons = world.gather_objects(self.reason)
@@ -61,3 +66,11 @@ class StopRequest:
         if self._timer is not None:
             self._timer.cancel()
         return True
+
+    def _other_reason(self) -> str | None:
+        if self.stop_file.exists():
+            self.stop_file.unlink()  # the run may be started again
+            return "the STOP file"
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return "the time limit"
+        return None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, check_shard, check_sizes, index_name, read_index
+from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, check_shard, check_sizes, index_name
+from dcgan_dist.data.shard_index import Sample, read_index
 
 
 class MappedShards:
@@ -47,7 +48,7 @@ class MappedShards:
             check_shard(self.folder, shard)
 
 
-def _samples(folder: Path, shard: Shard) -> list:
+def _samples(folder: Path, shard: Shard) -> list[Sample]:
     path = folder / index_name(shard.file)
     samples = read_index(path)
     if len(samples) != shard.samples:

@@ -1,7 +1,7 @@
-"""A folder of shards: the manifest that vouches for it and the index that finds a sample in a tar.
+"""A folder of shards: which files it has and the manifest that vouches for them.
 
     celeba-train-000000.tar   members <key>.jpg (the source's bytes) and <key>.json (its annotations)
-    celeba-train-000000.idx   where each member lies in the tar, in DALI's index format v1.2
+    celeba-train-000000.idx   where each member lies in the tar, see `dcgan_dist.data.shard_index`
     ...
     manifest.json             what belongs to the folder, with checksums; written last
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tarfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,17 +79,6 @@ class Manifest:
         """SHA-256 over the canonical JSON of all fields: the identity of the data set."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Where one sample's two members lie in its tar, in bytes from the start of the file."""
-
-    key: str
-    image_offset: int
-    image_size: int
-    annotation_offset: int
-    annotation_size: int
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------
@@ -202,6 +189,11 @@ def _height_width(content: dict[str, Any], name: str) -> tuple[int, int]:
 # --- the shards -------------------------------------------------------------------------------------------------------
 
 
+def index_name(tar_name: str) -> str:
+    """Name of the index of a tar: celeba-train-000000.tar -> celeba-train-000000.idx."""
+    return tar_name.removesuffix(".tar") + ".idx"
+
+
 def check_sizes(folder: Path, manifest: Manifest) -> None:
     """Cheap check, without reading, that every tar is there in full length and its index beside it.
 
@@ -237,79 +229,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# --- the index --------------------------------------------------------------------------------------------------------
-
-
-def index_name(tar_name: str) -> str:
-    """Name of the index of a tar: celeba-train-000000.tar -> celeba-train-000000.idx."""
-    return tar_name.removesuffix(".tar") + ".idx"
-
-
-def index_text(members: Iterable[tuple[str, int, int]]) -> str:
-    """The index for a tar's files, each (name, offset, size), in their order; byte for byte what DALI's wds2idx writes.
-
-    Raises ValueError if there are none, because DALI cannot read an index without samples.
-    """
-    samples: list[tuple[str, list[str]]] = []
-    for name, offset, size in members:
-        key, extension = _split_name(name)
-        if not key or key.endswith("/"):
-            continue  # a hidden file
-        if not samples or samples[-1][0] != key:
-            samples.append((key, []))
-        samples[-1][1].append(f"{extension} {offset} {size} {name}")
-    if not samples:
-        raise ValueError("holds no samples")
-    return "\n".join([f"v1.2 {len(samples)}", *(" ".join(components) for _, components in samples)]) + "\n"
-
-
-def index_lines(tar_path: Path) -> str:
-    """The index of the tar as it lies on the disk.
-
-    Raises tarfile.TarError for a damaged tar and ValueError for one without samples.
-    """
-    with tarfile.open(tar_path, "r:") as tar:
-        return index_text((member.name, member.offset_data, member.size) for member in tar if member.isreg())
-
-
-def read_index(path: Path) -> list[Sample]:
-    """The samples of a shard in the order of the tar; ShardError names the file and the line that is malformed."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: cannot be read ({error})") from None
-    if not lines or lines[0] != f"v1.2 {len(lines) - 1}":
-        raise ShardError(f"{path}, line 1: expected 'v1.2' and the number of lines that follow ({len(lines) - 1})")
-    samples = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            samples.append(_sample_from(line))
-        except (KeyError, ValueError):
-            expected = "jpg OFFSET SIZE KEY.jpg json OFFSET SIZE KEY.json"
-            raise ShardError(f"{path}, line {number}: expected '{expected}', found {line[:80]!r}") from None
-    return samples
-
-
-def _sample_from(line: str) -> Sample:
-    """Parses one line of an index; KeyError or ValueError where it is not one of ours."""
-    words = line.split(" ")
-    members = {
-        extension: (int(offset), int(size), name)
-        for extension, offset, size, name in zip(words[0::4], words[1::4], words[2::4], words[3::4], strict=True)
-    }
-    image_offset, image_size, image_name = members["jpg"]
-    annotation_offset, annotation_size, annotation_name = members["json"]
-    key = _split_name(image_name)[0]
-    if annotation_name != f"{key}.json" or image_name != f"{key}.jpg" or min(image_size, annotation_size) < 1:
-        raise ValueError("members do not belong together")
-    if image_offset < 512 or annotation_offset < 512 or image_offset % 512 or annotation_offset % 512:
-        raise ValueError("not an offset in a tar")
-    return Sample(key, image_offset, image_size, annotation_offset, annotation_size)
-
-
-def _split_name(member_name: str) -> tuple[str, str]:
-    """Key and extension, parted at the first dot of the base name as webdataset does: a/7.seg.png -> a/7, seg.png."""
-    dot = member_name.find(".", member_name.rfind("/") + 1)
-    return member_name[:dot], member_name[dot + 1 :]

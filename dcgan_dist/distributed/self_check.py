@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import RunFailed
 
 
 def checksum(network: nn.Module) -> str:
@@ -21,19 +22,19 @@ def checksum(network: nn.Module) -> str:
 
 
 def assert_equal_on_all_ranks(world: World, values: dict[str, Any]) -> None:
-    """Raises RuntimeError naming what differs and which ranks hold the odd value."""
+    """Raises RunFailed naming what differs and which ranks hold the odd value."""
     everyone = world.gather_objects(values)
     for what in values:
         seen = [other[what] for other in everyone]
         odd = [rank for rank, value in enumerate(seen) if value != seen[0]]
         if odd:
-            raise RuntimeError(f"{what} differ between ranks: rank 0 has {seen[0]}, rank {odd[0]} has {seen[odd[0]]}")
+            raise RunFailed(f"{what} differ between ranks: rank 0 has {seen[0]}, rank {odd[0]} has {seen[odd[0]]}")
 
 
 def assert_disjoint(world: World, what: str, values: list[Any]) -> None:
-    """Raises RuntimeError naming two ranks that hold one of the same `values`."""
+    """Raises RunFailed naming two ranks that hold one of the same `values`."""
     owner: dict[Any, int] = {}
     for rank, theirs in enumerate(world.gather_objects(values)):
         for value in theirs:
             if owner.setdefault(value, rank) != rank:
-                raise RuntimeError(f"{what} must differ between ranks: ranks {owner[value]} and {rank} hold the same")
+                raise RunFailed(f"{what} must differ between ranks: ranks {owner[value]} and {rank} hold the same")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,7 @@ from torch import Tensor
 from dcgan_dist.errors import UserError
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
+SECONDS_BEHIND_THE_CULPRIT = 2.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,23 @@ class World:
         """Leaves the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether an error only says that another rank has gone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "connection" in str(error).lower()
+
+
+def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
+    """Ends a rank that lost the others, late enough for torchrun to see first who really failed."""
+    reason = " ".join(str(error).split())[:200]
+    print(
+        f"rank {world.rank} on {socket.gethostname()} lost another rank and ends ({reason})",
+        file=sys.stderr,
+        flush=True,
+    )
+    time.sleep(SECONDS_BEHIND_THE_CULPRIT)
+    os._exit(1)
 
 
 def _pick_device(local_rank: int) -> torch.device:

@@ -21,6 +21,8 @@ class StepMetrics(NamedTuple):
     generator_loss: Tensor
     real_score: Tensor
     fake_score: Tensor
+    non_finite: Tensor
+    """How many of the two updates were left out because a gradient was infinite or not a number."""
 
 
 @dataclass
@@ -43,13 +45,14 @@ class GanStep:
         pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
         """
         real_images = to_signed_unit(pixels, self.precision.weights)
-        d_loss, real_logits, fake_logits = self._update_discriminator(real_images, first_latents)
+        d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(real_images, first_latents)
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
-        g_loss = self._update_generator(second_latents)
-        return StepMetrics(d_loss, g_loss, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean())
+        g_loss, g_lost = self._update_generator(second_latents)
+        real_score, fake_score = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+        return StepMetrics(d_loss, g_loss, real_score, fake_score, d_lost + g_lost)
 
-    def _update_discriminator(self, real_images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _update_discriminator(self, real_images: Tensor, latents: Tensor) -> tuple[Tensor, ...]:
         self.discriminator_optimizer.zero_grad()
         with self.precision.autocast():
             with torch.no_grad():
@@ -58,16 +61,16 @@ class GanStep:
             fake_logits = self.discriminator(fake_images)
         real_logits, fake_logits = self._full(real_logits), self._full(fake_logits)
         loss = discriminator_loss(real_logits, fake_logits)
-        _descend(loss * self.loss_weight, self.discriminator_optimizer, self.discriminator_scaler)
-        return loss.detach(), real_logits.detach(), fake_logits.detach()
+        lost = _descend(loss * self.loss_weight, self.discriminator_optimizer, self.discriminator_scaler)
+        return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, latents: Tensor) -> Tensor:
+    def _update_generator(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         self.generator_optimizer.zero_grad()
         with _frozen(self.discriminator), self.precision.autocast():
             logits = self.discriminator(self.generator(latents))
         loss = generator_loss(self._full(logits))
-        _descend(loss * self.loss_weight, self.generator_optimizer, self.generator_scaler)
-        return loss.detach()
+        lost = _descend(loss * self.loss_weight, self.generator_optimizer, self.generator_scaler)
+        return loss.detach(), lost
 
     def _full(self, logits: Tensor) -> Tensor:
         return logits.to(self.precision.weights)
@@ -83,10 +86,22 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Tensor:
+    """One update, unless a gradient is not finite: then weights and Adam's state stay, and 1 is returned instead of 0.
+
+    All of it happens on the device, so the host need not wait. The fp16 scaler does the same by itself; there an
+    infinite gradient only means that its scale was too large, and does not count.
+    """
     scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.new_zeros(())
+    gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+    non_finite = 1 - torch.stack(torch._foreach_norm(gradients)).sum().isfinite().float()
+    optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
+    optimizer.step()
+    return non_finite
 
 
 @contextlib.contextmanager

@@ -22,6 +22,10 @@ class MetricWindow:
         self.sums[:-1].add_(torch.stack(list(figures)), alpha=images)
         self.sums[-1].add_(images)
 
+    def sum_of(self, name: str) -> Tensor:
+        """What this rank has summed up of one figure, on the device."""
+        return self.sums[self.names.index(name)]
+
     def collect(self, world: World) -> None:
         """Moves what all ranks have summed up to rank 0."""
         world.sum(self.sums)

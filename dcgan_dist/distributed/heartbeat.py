@@ -1,0 +1,110 @@
+"""A watch on every rank: a run in which no step ends any more is ended, with the name of the rank that is stuck."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from dcgan_dist.distributed.world import World
+
+START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile, and other ranks may still decode
+CULPRIT_FIRST_SECONDS = 5.0  # torchrun reports the rank that ends first, so ranks that only wait end later
+SIGN_OF_LIFE_SECONDS = 1.0
+
+
+def _own_connection() -> dist.Store:
+    """The ranks' common store, over a connection that the main thread cannot block; torch 2.11 has only one."""
+    store = dist.distributed_c10d._get_default_store()
+    return store.clone() if hasattr(store, "clone") else store
+
+
+class Heartbeat:
+    """A thread that ends the process when `beat` was not called for `timeout_seconds`.
+
+    It tells a rank that is stuck from one that waits for another: the first ends at once, the others a little later.
+    A rank that the system has stopped cannot end itself; the others notice that its signs of life have ceased.
+    """
+
+    def __init__(self, world: World, timeout_seconds: float, on_hang: Callable[[str], None]) -> None:
+        """`on_hang` is called with the reason just before the end."""
+        self._world = world
+        self._timeout = timeout_seconds
+        self._on_hang = on_hang
+        self._main_thread = threading.main_thread().ident
+        self._last = time.monotonic()
+        self._started = False
+        self._over = threading.Event()
+        self._store = _own_connection() if world.size > 1 else None
+        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
+
+    def beat(self) -> None:
+        """A step has ended."""
+        if not self._started:
+            self._started = True
+            self._shorten_collective_timeout()
+        self._last = time.monotonic()
+
+    def stop(self) -> None:
+        """Nothing more to watch."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(SIGN_OF_LIFE_SECONDS):
+            self._sign_of_life()
+            silence = time.monotonic() - self._last
+            limit = self._timeout if self._started else max(self._timeout, START_TIMEOUT_SECONDS)
+            if silence > limit + (CULPRIT_FIRST_SECONDS if self._waits_for_others() else 0):
+                self._end(f"no step has ended for {silence:.0f} seconds")
+
+    def _end(self, what: str) -> None:
+        who = f"rank {self._world.rank} on {socket.gethostname()}"
+        if dead := self._silent_ranks():
+            cause = f"{', '.join(dead)} gave no sign of life"
+        elif self._waits_for_others():
+            cause = f"{who} was waiting for another rank"
+        else:
+            cause = f"{who} is stuck in its own code, see the stack above"
+        faulthandler.dump_traceback(file=sys.stderr)
+        print(f"error: {who}: {what}: {cause}", file=sys.stderr, flush=True)
+        with contextlib.suppress(Exception):
+            self._on_hang(f"{what}: {cause}")
+        os._exit(1)
+
+    def _waits_for_others(self) -> bool:
+        """Whether the main thread is inside torch, which in a stuck run means in a collective."""
+        frame = sys._current_frames().get(self._main_thread or 0)
+        inside_torch = frame is not None and frame.f_code.co_filename.startswith(os.path.dirname(torch.__file__))  # noqa: PTH120
+        return self._world.size > 1 and inside_torch
+
+    def _sign_of_life(self) -> None:
+        if self._store is not None:
+            with contextlib.suppress(Exception):  # the store's host may be gone already
+                self._store.set(f"alive/{self._world.rank}", f"{time.time()} {socket.gethostname()}")
+
+    def _silent_ranks(self) -> list[str]:
+        """Ranks that have not given a sign of life for a while."""
+        silent = []
+        for rank in range(self._world.size if self._store is not None else 0):
+            with contextlib.suppress(Exception):
+                if self._store is not None and self._store.check([f"alive/{rank}"]):
+                    seen, host = self._store.get(f"alive/{rank}").decode().split(" ", 1)
+                    if time.time() - float(seen) > 5 * SIGN_OF_LIFE_SECONDS:
+                        silent.append(f"rank {rank} on {host}")
+        return silent
+
+    def _shorten_collective_timeout(self) -> None:
+        """Once training runs, a collective that takes much longer than the watch allows will never end."""
+        if self._world.size > 1:
+            # Public from torch 2.15 on, private before.
+            set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+            set_timeout(timedelta(seconds=self._timeout + 60), dist.group.WORLD)
