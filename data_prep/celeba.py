@@ -13,7 +13,8 @@ import gc
 import time
 from pathlib import Path
 
-from data_prep.celeba_source import SPLITS, WHERE_TO_GET_IT, Source, find_source
+from data_prep.celeba_annotations import SPLITS
+from data_prep.celeba_source import WHERE_TO_GET_IT, Source, find_source
 from data_prep.command_line import positive, progress, seed, usable_cores
 from data_prep.output_folder import finish, is_finished, output_folder, remove_records
 from data_prep.plan import Plan, make_plan

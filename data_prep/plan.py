@@ -9,16 +9,9 @@ import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from data_prep.celeba_source import (
-    ANNOTATION_FILES,
-    SPLITS,
-    WHERE_TO_GET_IT,
-    Source,
-    SourceImage,
-    Table,
-    json_template,
-    read_table,
-)
+from data_prep.celeba_annotations import ANNOTATION_FILES, SPLITS, Table, json_template, read_table
+from data_prep.celeba_images import SourceImage
+from data_prep.celeba_source import WHERE_TO_GET_IT, Source
 from dcgan_dist.errors import UserError
 
 

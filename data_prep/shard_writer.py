@@ -6,15 +6,16 @@ import hashlib
 import io
 import json
 import struct
-import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from data_prep.celeba_source import ANNOTATION_FILES, DamagedImage, ImageFolder, ImageZip, SourceImage, json_values
+from data_prep.celeba_annotations import ANNOTATION_FILES, json_values
+from data_prep.celeba_images import DamagedImage, ImageFolder, ImageZip, SourceImage
 from data_prep.plan import PlannedSample
-from dcgan_dist.data import shard_format
+from data_prep.quick_tar import HashingFile, QuickTarFile
+from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import atomic_write
@@ -95,7 +96,7 @@ def _still_right(task: Task, record: Record, samples: tuple[PlannedSample, ...])
 def fits_source(out: Path, shard: Shard, images: ImageFolder | ImageZip, samples: tuple[PlannedSample, ...]) -> bool:
     """Whether the images in a shard have the sizes that they have in the source."""
     sizes = {image.name[:-4]: images.size(image) for image, _ in samples}
-    packed = shard_format.read_index(out / index_name(shard.file))
+    packed = shard_index.read_index(out / index_name(shard.file))
     return all(sample.image_size == sizes.get(sample.key) for sample in packed)
 
 
@@ -124,7 +125,7 @@ def write_shard(task: Task, tar_name: str, samples: tuple[PlannedSample, ...], r
         if not sizes:
             raise UserError(f"every image meant for {tar_name} is damaged, so there is nothing to put into it")
         report(len(samples) % REPORT_EVERY)
-    index = shard_format.index_text(tar.listing).encode()
+    index = shard_index.index_text(tar.listing).encode()
     with atomic_write(task.out / index_name(tar_name)) as file:
         file.write(index)
     index_sha256 = hashlib.sha256(index).hexdigest()
@@ -187,70 +188,3 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
         else:
             position += 2 + length
     raise DamagedImage("its JPEG header is cut off or broken")
-
-
-class HashingFile:
-    """Passes bytes on to a file in large pieces, taking their checksum on the way, which spares reading them again."""
-
-    PIECE = 1 << 20
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._pending = bytearray()
-        self._flushed = 0
-        self._sha256 = hashlib.sha256()
-
-    def write(self, content: bytes | bytearray) -> int:
-        """Appends `content`."""
-        self._pending += content
-        if len(self._pending) >= self.PIECE:
-            self.flush()
-        return len(content)
-
-    def flush(self) -> None:
-        """Hands on what has been kept back."""
-        self._sha256.update(self._pending)
-        self._file.write(self._pending)
-        self._flushed += len(self._pending)
-        self._pending.clear()
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self._flushed + len(self._pending)
-
-    def hexdigest(self) -> str:
-        """SHA-256 of what has been flushed."""
-        return self._sha256.hexdigest()
-
-
-class QuickTarFile(tarfile.TarFile):
-    """The same bytes as TarFile, for members that differ in name and size only, at a tenth of the time.
-
-    TarFile formats each of a header's sixteen fields anew, which costs more than everything else done for an image.
-    """
-
-    def __init__(self, file: HashingFile) -> None:
-        super().__init__(fileobj=cast(BinaryIO, file), mode="w")
-        self._file = file
-        self._template = b""
-        self.listing: list[tuple[str, int, int]] = []  # name, offset, size: what an index is made of
-
-    def addfile(self, tarinfo: tarfile.TarInfo, fileobj: Any = None) -> None:
-        """Appends a member with the whole content of `fileobj`."""
-        content = fileobj.read() if fileobj else b""
-        self._file.write(self._header(tarinfo))
-        self.listing.append((tarinfo.name, self._file.tell(), len(content)))
-        self._file.write(content)
-        self._file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
-        self.offset = self._file.tell()
-
-    def _header(self, tarinfo: tarfile.TarInfo) -> bytearray:
-        name = tarinfo.name.encode("ascii")
-        if not self._template:
-            full = tarinfo.tobuf(tarfile.USTAR_FORMAT)
-            self._template = bytes(100) + full[100:148] + b" " * 8 + full[156:]
-        header = bytearray(self._template)
-        header[: len(name)] = name
-        header[124:135] = b"%011o" % tarinfo.size
-        header[148:155] = b"%06o\0" % sum(header)  # over a header whose checksum is blanks
-        return header

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.command_line import positive, progress, usable_cores
-from dcgan_dist.data import shard_format
-from dcgan_dist.data.shard_format import Manifest, Sample, Shard, ShardError, index_name
+from dcgan_dist.data import shard_format, shard_index
+from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, index_name
+from dcgan_dist.data.shard_index import Sample
 from dcgan_dist.errors import UserError, exit_cleanly
 
 
@@ -44,9 +45,9 @@ def _shard_problems(folder: Path, decode: bool, shard: Shard) -> list[str]:
 
 def _content_problems(tar: Path, index: Path, shard: Shard, decode: bool) -> Iterator[str]:
     try:
-        if index.read_text(errors="replace") != shard_format.index_lines(tar):
+        if index.read_text(errors="replace") != shard_index.index_lines(tar):
             yield f"{index}: does not describe {tar.name} as it is"
-        samples = shard_format.read_index(index)
+        samples = shard_index.read_index(index)
     except (tarfile.TarError, ValueError) as error:
         yield f"{tar}: cannot be read as a tar: {error}"
         return

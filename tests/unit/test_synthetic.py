@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from data_prep.face_drawing import Portrait, draw_portrait
-from data_prep.synthetic import ATTRIBUTES, imagine_portrait, split_bounds, true_attributes, write_faces
+from data_prep.face_annotations import ATTRIBUTES, split_bounds, true_attributes
+from data_prep.face_drawing import draw_portrait
+from data_prep.face_traits import Portrait, imagine_portrait
+from data_prep.synthetic import write_faces
 from dcgan_dist.errors import UserError
 
 NUM_IMAGES = 130  # Three tasks for the workers.
