@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` (faces in minutes) and `make test`.
 
 PYTHON ?= python3
-RANKS ?= 2
+RANKS ?=
 DEMO_IMAGES ?= 4096
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,14 +21,17 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dali,dev]'
 	@touch $@
 
-demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on RANKS=2 processes, in minutes
+demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks (RANKS=N for others), in minutes
 	@echo "== $(DEMO_IMAGES) drawn faces =="
 	$(BIN)/python -m data_prep.synthetic --out data/synthetic --num-images $(DEMO_IMAGES) --seed 0
 	@echo "== shards =="
 	$(BIN)/python -m data_prep.celeba --source data/synthetic --out data/synthetic-all --split all --samples-per-shard 512
-	@echo "== training on $(RANKS) ranks =="
-	$(BIN)/torchrun --standalone --nproc_per_node $(RANKS) --signals-to-handle $(SIGNALS) \
-		-m dcgan_dist.train --config configs/demo.yaml
+	@gpus=$$($(BIN)/python -c 'import torch; print(torch.cuda.device_count())') && ranks=$(RANKS) && \
+	if [ "$$gpus" -gt 0 ]; then config=configs/demo_gpu.yaml; ranks=$${ranks:-$$gpus}; \
+	else config=configs/demo.yaml; ranks=$${ranks:-2}; fi && \
+	echo "== training on $$ranks rank(s), $$config ==" && \
+	$(BIN)/torchrun --standalone --nproc_per_node $$ranks --signals-to-handle $(SIGNALS) \
+		-m dcgan_dist.train --config $$config
 
 test: $(VENV)/ready ## the whole test suite
 	$(BIN)/python -m pytest

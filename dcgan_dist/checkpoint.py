@@ -107,9 +107,10 @@ class Checkpointer:
         """Where the checkpoint of this moment lies, or would."""
         return self.folder / f"{images_seen:09d}{SUFFIX}"
 
-    def exists(self) -> bool:
-        """Whether there is a checkpoint, good or not; the same answer on every rank."""
-        return self.world.broadcast_object(self.world.is_main and bool(self._newest_first()))
+    def newest_images_seen(self) -> int | None:
+        """How far the newest checkpoint is, good or not; None if there is none; the same answer on every rank."""
+        files = self._newest_first() if self.world.is_main else []
+        return self.world.broadcast_object(int(files[0].stem) if files else None)
 
     def load_newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole, the same on every rank; None if there is none at all.

@@ -120,6 +120,10 @@ class TrainSection:
     """Arithmetic of the convolutions; auto: bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a
     CPU. fp64 is for checking that two runs are equal."""
 
+    deterministic: bool = True
+    """Use only GPU kernels that give the same bits every time. Without it some steps are faster, and a resumed run may
+    differ from an undisturbed one in the last bits. CPUs always are deterministic."""
+
     batch_norm: Literal["sync", "local"] = "sync"
     """sync: statistics over the batches of all ranks; local: each rank over its own."""
 

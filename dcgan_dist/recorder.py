@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dcgan_dist.checkpoint import Checkpointer
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.loader import BatchPlan, PixelSource
+from dcgan_dist.data.sample_order import sample_ids
+from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.replicate import copy_from_main
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
@@ -20,6 +25,7 @@ from dcgan_dist.sampling import FixedLatentSampler, save_grid
 from dcgan_dist.state import TrainState
 from dcgan_dist.tracking.console import ConsoleTracker
 from dcgan_dist.tracking.curves import draw_curves
+from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.tracking.tracker import Trackers
 
@@ -70,6 +76,16 @@ class RunRecorder:
             **self.throughput.take_figures(),
         }
         self.trackers.log(row)
+
+    def real_images(self, source: PixelSource, batches: BatchPlan, num_images: int) -> None:
+        """Saves the first images of the run as a grid, to compare the samples with."""
+        if not self.world.is_main:
+            return
+        count = min(num_images, batches.num_samples)
+        ids = sample_ids(batches.seed, batches.num_samples, 0, count).tolist()
+        pixels = torch.cat(list(source([ids[start : start + 64] for start in range(0, count, 64)])))
+        save_grid(pixels.permute(0, 3, 1, 2), self.folder.real_grid)
+        self.trackers.image("samples/real", self.folder.real_grid, 0)
 
     def sample(self, state: TrainState) -> None:
         """Draws the fixed latents with the generator and with its average, and saves the two grids."""
@@ -138,4 +154,41 @@ def _diverged(state: TrainState) -> RunFailed:
     return RunFailed(
         f"the training diverged before {state.images_seen} images were seen: a gradient is not finite. The last "
         "checkpoint is sound; go on from it with a lower rate and --run.accept_changes true"
+    )
+
+
+def open_recorder(
+    config: TrainConfig,
+    folder: RunFolder,
+    checkpointer: Checkpointer,
+    batches: BatchPlan,
+    total_images: int,
+    manifest: Manifest,
+    saved: dict[str, Any] | None,
+    world: World,
+) -> RunRecorder:
+    """The recorder of a run, going on at the checkpoint `saved` if there is one."""
+    images_seen = saved["images_seen"] if saved else 0
+    console = ConsoleTracker(total_images, images_seen) if world.is_main else None
+    trackers, tracker_ids = open_trackers(config, folder, saved) if console else ([], {})
+    return RunRecorder(
+        folder=folder,
+        world=world,
+        num_samples=manifest.samples,
+        global_batch=batches.global_batch,
+        checkpointer=checkpointer,
+        sampler=FixedLatentSampler(
+            config.run.seed, config.sample.num_images, config.model.latent_size, config.data.image_size, world
+        ),
+        trackers=Trackers([*trackers, console] if console else []),
+        console=console,
+        throughput=Throughput(world.device),
+        identity={
+            "seed": config.run.seed,
+            "config": config.as_dict(),
+            "dataset_fingerprint": manifest.fingerprint,
+            "global_batch": batches.global_batch,
+            "tracker_ids": tracker_ids,
+            "torch_version": str(torch.__version__),
+        },
     )

@@ -35,8 +35,16 @@ IDENTITY = (
 def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str, Any] | None:
     """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
     if config.run.resume not in ("auto", "never"):
-        return checkpointer.load(Path(config.run.resume))
-    if config.run.resume == "never" and checkpointer.exists():
+        saved = checkpointer.load(Path(config.run.resume))
+        newest = checkpointer.newest_images_seen()
+        if newest is not None and newest > saved["images_seen"]:
+            # The next resume would take the newer one, which is not of this line.
+            raise UserError(
+                f"run.resume = {config.run.resume}: {checkpointer.folder} has a checkpoint of {newest} images, newer "
+                f"than the {saved['images_seen']} of this one; delete what is newer or choose another --run.dir"
+            )
+        return saved
+    if config.run.resume == "never" and checkpointer.newest_images_seen() is not None:
         raise UserError(
             f"run.resume = never: {checkpointer.folder} has checkpoints already; choose another --run.dir, "
             "or --run.resume auto to go on from them"

@@ -7,10 +7,12 @@ import sys
 
 from dcgan_dist.command_line import parse_arguments
 from dcgan_dist.errors import exit_cleanly
+from dcgan_dist.launcher import end_with_launcher
 
 
 def main() -> int:
     """Trains as the command line says; the exit status."""
+    end_with_launcher()
     config = parse_arguments(sys.argv[1:])
     from dcgan_dist.assemble import run  # torch takes seconds to import; --help and a typing error should not wait
 

@@ -58,7 +58,7 @@ class Trackers:
     def _guard(self, tracker: Tracker, action: object) -> None:
         try:
             action()  # type: ignore[operator]
-        except OSError as error:
+        except Exception as error:  # a full disk, a network, a service: none is worth the training
             if id(tracker) not in self._complained:
                 self._complained.add(id(tracker))
                 log.warning("%s cannot write (%s); training goes on without it", type(tracker).__name__, error)

@@ -50,12 +50,12 @@ class WandbTracker:
     def __init__(
         self,
         config: TrackConfig,
-        mode: Literal["online", "offline"],
         folder: Path,
         name: str,
         settings: dict[str, Any],
         run_id: str,
         already_sent: int,
+        mode: Literal["online", "offline"],
     ) -> None:
         """`already_sent`: rows up to this `images_seen` were sent before a crash and would come twice."""
         import wandb

@@ -1,0 +1,20 @@
+"""What ties a rank to the torchrun that started it. Standard library only, so that it acts before torch is imported."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PRCTL_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl(2)
+
+
+def end_with_launcher() -> None:
+    """Lets the system end this rank at once when its torchrun dies without a word, as after kill -9.
+
+    torchrun gives its ranks sessions of their own: without this they would train on, and write into the same folder as
+    the ranks of a job that is started again. A process that torchrun did not start may outlive its parent.
+    """
+    library = ctypes.CDLL(None)
+    if "TORCHELASTIC_RUN_ID" in os.environ and hasattr(library, "prctl"):  # Linux only
+        library.prctl(_PRCTL_PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,0 +1,112 @@
+"""What only a GPU can show. Two ranks share one GPU over gloo, so one GPU is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.decode_dali import decode_with_dali
+from dcgan_dist.data.decode_pillow import decode_with_pillow
+from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.shard_format import read_manifest
+from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.precision import Precision, best_precision
+from dcgan_dist.gan.step import GanStep
+from dcgan_dist.state import initial_state
+from tests.running import load_checkpoint, metric_rows, read_status, run_train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+GPU = torch.device("cuda", 0)
+ALONE = World(0, 1, 0, 1, GPU)
+VISIBLE = {"CUDA_VISIBLE_DEVICES": "0"}
+SMALL_RUN = (
+    *("--data.image_size", "32", "--model.base_channels", "8", "--data.global_batch_size", "32"),
+    *("--track.every_images", "32", "--track.tensorboard", "false", "--track.wandb", "off"),
+)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sync_batch_norm_equals_batch_norm_on_the_gpu(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.BatchNorm2d(16)).to(GPU)
+    ours = nn.Sequential(nn.BatchNorm2d(16)).to(GPU)
+    synchronise_batch_norm(ours, ALONE)
+    images = torch.randn(8, 16, 12, 12, device=GPU).to(dtype).contiguous(memory_format=memory_format)
+    grad = torch.randn_like(images)
+    results = []
+    for network in (plain, ours):
+        leaf = images.clone().requires_grad_()
+        network(leaf).backward(grad)
+        results.append((leaf.grad, network[0].weight.grad, network[0].running_var))
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("crop", ["short_side", "center_148", "squash"])
+def test_dali_on_the_gpu_agrees_with_pillow_within_the_stated_tolerance(shards: Path, crop: str) -> None:
+    mapped = MappedShards(shards, read_manifest(shards))
+    batches = [list(range(64))]
+    (on_gpu,) = decode_with_dali(mapped, batches, 64, crop, GPU, threads=2)  # type: ignore[arg-type]
+    (on_cpu,) = decode_with_pillow(mapped, batches, 64, crop, torch.device("cpu"), threads=2)  # type: ignore[arg-type]
+    difference = np.abs(on_gpu.cpu().numpy().astype(int) - on_cpu.numpy().astype(int))
+    assert difference.max() <= 4
+    assert difference.mean() <= 0.5
+
+
+def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
+    precision = Precision(best_precision(GPU), GPU)
+    state = initial_state(TrainConfig(), ALONE, precision)
+    step = GanStep(
+        state.generator,
+        state.discriminator,
+        state.generator_optimizer,
+        state.discriminator_optimizer,
+        state.generator_scaler,
+        state.discriminator_scaler,
+        precision,
+    )
+    pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2)
+    latents = torch.randn(16, 100, device=GPU)
+    step(pixels, latents, latents)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            state.window.add(step(pixels, latents, latents), images=16)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_two_ranks_on_one_gpu_train_the_same_networks_as_one(shards: Path, tmp_path: Path) -> None:
+    rows = []
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks)
+        result = run_train(
+            ranks, "--data.shards", shards, "--run.dir", run, *SMALL_RUN, "--train.precision", "fp64",
+            "--train.total_images", 640, env=VISIBLE,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        rows.append(metric_rows(run))
+    for one, other in zip(*rows, strict=True):
+        for name in ("loss/discriminator", "loss/generator"):
+            assert one[name] == pytest.approx(other[name], rel=1e-8)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_two_ranks_train_in_half_precision_on_one_gpu(shards: Path, tmp_path: Path, precision: str) -> None:
+    result = run_train(
+        2, "--data.shards", shards, "--run.dir", tmp_path, *SMALL_RUN, "--train.precision", precision,
+        "--train.total_images", 1280, env=VISIBLE,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert read_status(tmp_path)["status"] == "done"
+    saved = load_checkpoint(tmp_path / "checkpoints" / "000001280.pt")
+    assert all(tensor.isfinite().all() for tensor in saved["generator"].values())
