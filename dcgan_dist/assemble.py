@@ -71,13 +71,13 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
         if world.is_main:
             folder.try_write_status("done", saved["images_seen"], "")
         return 0
-    with world.together():
-        if world.is_main:
-            folder.create(write_yaml(config))
-            folder.write_status("running", saved["images_seen"] if saved else 0, "")
     state = restore(config, plan, saved, world)
     latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights)
     check_ranks(state, plan, latents, data.manifest, world)
+    with world.together():
+        if world.is_main:
+            folder.create(write_yaml(config))
+            folder.write_status("running", state.images_seen, "")
     announce(config, plan, data.manifest, state, world)
     recorder = open_recorder(config, folder, checkpointer, plan.batches, plan.total_images, data.manifest, saved, world)
     try:

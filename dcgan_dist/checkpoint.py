@@ -35,6 +35,7 @@ REQUIRED = (
     "global_batch",
     "tracker_ids",
 )
+PATIENCE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +53,29 @@ class Checkpointer:
         self._last_good: tuple[int, float] | None = None  # images seen, when
 
     def save_in_background(self, contents: dict[str, Any]) -> None:
-        """Copies the state and writes it while training goes on; waits only for the write before it."""
+        """Copies the state and writes it while training goes on; waits a moment for the write before it.
+
+        If that one does not end, this one is left out: a disk that hangs must not stop the training.
+        """
+        self.wait(PATIENCE_SECONDS)
+        if self._writer is not None:
+            log.warning(
+                "no checkpoint at %d images, the disk is still busy with the one before; %s",
+                contents["images_seen"],
+                self._older(),
+            )
+            return
         snapshot = _snapshot(contents)
-        self.wait()
         # Not a daemon: a process that ends in peace ends with its checkpoint written.
         self._writer = threading.Thread(target=self.save, args=(snapshot,), name="checkpoint")
         self._writer.start()
 
-    def wait(self) -> None:
-        """Returns when nothing is being written any more."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Returns when nothing is being written any more, or `seconds` have passed."""
         if self._writer is not None:
-            self._writer.join()
-            self._writer = None
+            self._writer.join(seconds)
+            if not self._writer.is_alive():
+                self._writer = None
 
     def save(self, contents: dict[str, Any]) -> bool:
         """Writes a checkpoint named by its `images_seen`, then deletes what need not be kept.
@@ -79,7 +91,7 @@ class Checkpointer:
             log.warning("could not save a checkpoint at %d images (%s); %s", images_seen, error, self._older())
             return False
         self._last_good = images_seen, time.monotonic()
-        self._delete_old()
+        self._delete_old(images_seen)
         return True
 
     def _older(self) -> str:
@@ -89,8 +101,9 @@ class Checkpointer:
         minutes = (time.monotonic() - when) / 60
         return f"training goes on; the last good one has {images_seen} images and is {minutes:.1f} minutes old"
 
-    def _delete_old(self) -> None:
-        checkpoints = self._newest_first()
+    def _delete_old(self, images_seen: int) -> None:
+        # What is ahead of the run is damaged and was passed over; it must not count among those that are kept.
+        checkpoints = [path for path in self._newest_first() if int(path.stem) <= images_seen]
         for old in set(checkpoints[self.keep_last :]) - self._milestones(checkpoints):
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
                 old.unlink()
@@ -155,7 +168,8 @@ class Checkpointer:
         return None if content is None else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     def _newest_first(self) -> list[Path]:
-        return sorted((path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdigit()), reverse=True)
+        named = (path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isascii() and path.stem.isdigit())
+        return sorted(named, key=lambda path: int(path.stem), reverse=True)
 
 
 def _snapshot(value: Any) -> Any:
@@ -184,9 +198,18 @@ def read_verified(path: Path) -> bytes:
         raise UserError(
             f"{path}: damaged checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
         ) from None
+    if problem := _what_is_wrong(loaded):
+        raise UserError(f"{path}: {problem}")
+    return content
+
+
+def _what_is_wrong(loaded: Any) -> str | None:
+    """Why something that torch could load is no checkpoint of ours; None if it is one."""
     missing = [key for key in REQUIRED if key not in loaded] if isinstance(loaded, dict) else ["everything"]
     if missing:
-        raise UserError(f"{path}: not a checkpoint of this program (it lacks {missing[0]})")
+        return f"not a checkpoint of this program (it lacks {missing[0]})"
     if loaded["format_version"] != FORMAT_VERSION:
-        raise UserError(f"{path}: checkpoint format {loaded['format_version']}, this program reads {FORMAT_VERSION}")
-    return content
+        return f"checkpoint format {loaded['format_version']}, this program reads {FORMAT_VERSION}"
+    if not isinstance(loaded["images_seen"], int) or loaded["images_seen"] < 0:
+        return f"not a checkpoint of this program (images_seen cannot be {str(loaded['images_seen'])[:40]!r})"
+    return None

@@ -16,9 +16,10 @@ from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.loop import Latents
-from dcgan_dist.resume import check_identity, choose_global_batch
+from dcgan_dist.resume import check_contents, check_identity, choose_global_batch
 from dcgan_dist.state import TrainState, initial_state
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def settle(config: TrainConfig, manifest: Manifest, saved: dict[str, Any] | None
     """What follows from configuration, data, checkpoint and ranks; UserError where they do not fit."""
     with world.together():
         if saved:
+            check_contents(saved)
             check_identity(config, manifest.fingerprint, saved)
     global_batch = choose_global_batch(config, world, saved, manifest.samples)
     wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
@@ -73,12 +75,26 @@ def _agree_on_precision(config: TrainConfig, world: World) -> Any:
 
 
 def restore(config: TrainConfig, plan: Plan, saved: dict[str, Any] | None, world: World) -> TrainState:
-    """The state of the checkpoint, or the one before the first step."""
+    """The state of the checkpoint, or the one before the first step.
+
+    Raises UserError, on every rank, if the checkpoint holds something else than these networks and optimizers.
+    """
     state = initial_state(config, world, plan.precision)
-    if saved:
-        state.load_state_dict(saved, world)
-        state.set_optimizer_settings(config.optim)
+    with world.together():
+        if saved:
+            _load(state, saved, world)
+            state.set_optimizer_settings(config.optim)
     return state
+
+
+def _load(state: TrainState, saved: dict[str, Any], world: World) -> None:
+    try:
+        state.load_state_dict(saved, world)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint at {saved['images_seen']} images does not fit these networks and optimizers: "
+            f"{' '.join(str(error).split())[:200]}; set --model and --data back, or choose another --run.dir"
+        ) from None
 
 
 def check_ranks(state: TrainState, plan: Plan, latents: Latents, manifest: Manifest, world: World) -> None:

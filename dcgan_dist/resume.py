@@ -31,6 +31,16 @@ IDENTITY = (
     "ema.half_life_images",
 )
 
+# What the parts of a checkpoint are that nobody else looks at before they are used.
+KINDS = {
+    "optimizers": dict,
+    "scalers": dict,
+    "config": dict,
+    "dataset_fingerprint": str,
+    "global_batch": int,
+    "tracker_ids": dict,
+}
+
 
 def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str, Any] | None:
     """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
@@ -81,13 +91,24 @@ def choose_global_batch(config: TrainConfig, world: World, saved: dict[str, Any]
     return batch
 
 
+def check_contents(saved: dict[str, Any]) -> None:
+    """Raises UserError if a part of a checkpoint is of another kind than we write."""
+    for key, kind in KINDS.items():
+        if not isinstance(saved[key], kind):
+            raise UserError(
+                f"the checkpoint at {saved['images_seen']} images is not one of this program ({key} cannot be "
+                f"{str(saved[key])[:40]!r}); go on from another one with --run.resume, or choose another --run.dir"
+            )
+
+
 def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any]) -> None:
     """Raises UserError naming every setting, and the data, that differ from what the checkpoint was trained with."""
     now, then = config.as_dict(), saved["config"]
     differing = []
     for key in IDENTITY:
         section, field = key.split(".")
-        before = then.get(section, {}).get(field)
+        fields = then.get(section)
+        before = fields.get(field) if isinstance(fields, dict) else None
         if now[section][field] != before:
             differing.append(f"{key} is {now[section][field]} and was {before}")
     if saved["dataset_fingerprint"] != fingerprint:

@@ -59,11 +59,19 @@ class RunFolder:
         try:
             for folder in (self.checkpoints, self.ema_grid(0).parent):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._delete_half_written()
             write_text(self.path / "config.yaml", config_yaml)
         except OSError as error:
             raise UserError(
                 f"run.dir = {self.path}: cannot be written ({error.strerror}); choose another folder"
             ) from None
+
+    def _delete_half_written(self) -> None:
+        """Removes what a process that was killed left under temporary names."""
+        for folder in {self.path, self.checkpoints, self.grid(0).parent, self.ema_grid(0).parent}:
+            for path in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def try_write_status(self, status: Status, images_seen: int, reason: str) -> None:
         """The same where a full disk must not stop the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -69,7 +70,8 @@ class StopRequest:
 
     def _other_reason(self) -> str | None:
         if self.stop_file.exists():
-            self.stop_file.unlink()  # the run may be started again
+            with contextlib.suppress(OSError):
+                self.stop_file.unlink()  # the run may be started again
             return "the STOP file"
         if self._deadline is not None and time.monotonic() > self._deadline:
             return "the time limit"

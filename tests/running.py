@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -157,3 +158,36 @@ def _with_descendants(pid: int) -> list[int]:
     for parent in found:
         found += children.get(parent, [])
     return found
+
+
+# --- processes that a test did not start itself -----------------------------------------------------------------------
+
+
+def rank_processes(launcher: subprocess.Popen[str]) -> dict[int, int]:
+    """Process ids of the ranks that a running torchrun has started, by rank."""
+    found = {}
+    for pid in _with_descendants(launcher.pid)[1:]:
+        with contextlib.suppress(OSError):
+            variables = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
+            rank = next((text[5:] for text in variables if text.startswith(b"RANK=")), None)
+            if rank is not None:
+                found.setdefault(int(rank), pid)
+    return found
+
+
+def processes_naming(text: object) -> list[int]:
+    """Living processes with `text`, such as a test's own folder, in their command line, whoever their parent is."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            if alive and str(text).encode() in (folder / "cmdline").read_bytes() and folder.name != str(os.getpid()):
+                found.append(int(folder.name))
+    return found
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

@@ -69,7 +69,9 @@ class JsonlTracker:
 
     def __init__(self, path: Path, images_seen: int) -> None:
         """Opens the file to go on from a checkpoint at `images_seen`: rows after it will come again and are dropped."""
-        rows = _rows_up_to(path, images_seen)
+        rows, last = _rows_up_to(path, images_seen), last_images_seen(path)
+        if last > images_seen:
+            log.info("the rows of %s from %d up to %d images come again", path, images_seen, last)
         write_text(path, "".join(f"{row}\n" for row in rows))
         self._file: IO[str] = path.open("a", encoding="utf-8")
 

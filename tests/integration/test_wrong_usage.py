@@ -93,12 +93,6 @@ def shards_that_are_not_there(place: Place) -> tuple[object, ...]:
     return anew(place, "--data.shards", place.folder / "none")
 
 
-def folder_without_manifest(place: Place) -> tuple[object, ...]:
-    """there is no manifest.json"""
-    (place.shards / "manifest.json").unlink()
-    return anew(place)
-
-
 def edited_manifest(place: Place) -> tuple[object, ...]:
     """prepare the folder again"""
     path = place.shards / "manifest.json"
@@ -133,14 +127,6 @@ def seed_that_changes_on_resume(place: Place) -> tuple[object, ...]:
     return going_on(place, "--run.seed", 7)
 
 
-def other_shards_on_resume(place: Place) -> tuple[object, ...]:
-    """another fingerprint"""
-    others = place.folder / "others"
-    options = ("--out", others, "--split", "all", "--samples-per-shard", 100)
-    assert run_module("data_prep.celeba", "--source", _source(place), *options).returncode == 0
-    return going_on(place, "--data.shards", others)
-
-
 def run_folder_below_a_file(place: Place) -> tuple[object, ...]:
     """cannot be written (Not a directory); choose another folder"""
     (place.folder / "file").write_text("in the way")
@@ -152,12 +138,6 @@ def every_checkpoint_damaged(place: Place) -> tuple[object, ...]:
     flip_bit_in_the_middle(checkpoints(place.run)[0])
     cut_in_half(checkpoints(place.run)[1])
     return going_on(place)
-
-
-def named_checkpoint_that_is_none(place: Place) -> tuple[object, ...]:
-    """damaged checkpoint"""
-    (place.folder / "text.pt").write_text("no checkpoint")
-    return anew(place, "--run.resume", place.folder / "text.pt")
 
 
 def no_resume_in_a_used_folder(place: Place) -> tuple[object, ...]:
@@ -181,38 +161,26 @@ CASES: tuple[Callable[[Place], tuple[object, ...]], ...] = (
     value_of_another_type,
     configuration_that_is_not_there,
     shards_that_are_not_there,
-    folder_without_manifest,
     edited_manifest,
     truncated_tar,
     flipped_bit_in_a_tar,
     batch_larger_than_the_data,
     global_batch_that_changes_on_resume,
     seed_that_changes_on_resume,
-    other_shards_on_resume,
     run_folder_below_a_file,
     every_checkpoint_damaged,
-    named_checkpoint_that_is_none,
     no_resume_in_a_used_folder,
     other_network_size_with_changes_accepted,
     seed_beyond_64_bits,
 )
 
 
-def _source(place: Place) -> Path:
-    """The drawn faces that the good shards were made of lie where the session's fixtures put them."""
-    return (place.folder / "source").resolve()
-
-
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, faces: Path, shards: Path, finished_run: Path
-) -> Callable[[str], Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, finished_run: Path) -> Callable[[str], Place]:
     """A place of its own for each wrong usage."""
 
     def make(name: str) -> Place:
-        folder = tmp_path_factory.mktemp(name)
-        (folder / "source").symlink_to(faces)
-        return Place(folder, shards, finished_run)
+        return Place(tmp_path_factory.mktemp(name), shards, finished_run)
 
     return make
 

@@ -1,0 +1,429 @@
+"""What torchrun starts for test_ranks.py: every check below, on each of several real ranks over gloo.
+
+    torchrun --nproc_per_node N -m tests.distributed.ranks_script FOLDER
+
+writes `FOLDER/<rank>.json`: by name of the check, what failed on this rank, or null. A check first does everything that
+the ranks do together and asserts afterwards, so that a failure on one rank keeps no other waiting.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
+from dcgan_dist.data.loader import fill_cache
+from dcgan_dist.data.sample_order import share
+from dcgan_dist.distributed.replicate import copy_from_main, replicate
+from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
+from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
+from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import UserError
+from dcgan_dist.gan.precision import Precision, PrecisionName
+from dcgan_dist.gan.step import GanStep
+from dcgan_dist.sampling import FixedLatentSampler
+from dcgan_dist.state import TrainState, initial_state
+from dcgan_dist.stop import StopRequest
+from dcgan_dist.tracking.metric_window import MetricWindow
+
+CPU = torch.device("cpu")
+ALONE = World(0, 1, 0, 1, CPU)
+CHANNELS = 5
+
+
+# --- synchronised batch norm ------------------------------------------------------------------------------------------
+
+
+def shares(world: World, uneven: bool) -> list[int]:
+    """Images on each rank: three, or one more than on the rank before, from one on."""
+    return [rank + 1 if uneven else 3 for rank in range(world.size)]
+
+
+def random_tensor(seed: int, *shape: int) -> Tensor:
+    """The same on every rank."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def norm_layer(dtype: torch.dtype) -> nn.BatchNorm2d:
+    layer = nn.BatchNorm2d(CHANNELS, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(random_tensor(1, CHANNELS))
+        layer.bias.copy_(random_tensor(2, CHANNELS))
+    return layer
+
+
+def compare_with_whole_batch(
+    world: World,
+    uneven: bool,
+    layout: torch.memory_format,
+    input_dtype: torch.dtype,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    """Two training steps of both layers: outputs, all gradients and running statistics are to agree."""
+    counts = shares(world, uneven)
+    mine = slice(sum(counts[: world.rank]), sum(counts[: world.rank + 1]))
+    whole, synchronised = norm_layer(dtype), SyncBatchNorm2d(norm_layer(dtype), world)
+    pairs: list[tuple[str, Tensor, Tensor]] = []
+    for step in range(2):
+        values = (random_tensor(10 + step, sum(counts), CHANNELS, 4, 6) * 3 + 1).to(input_dtype)
+        values = values.contiguous(memory_format=layout)
+        gradient = random_tensor(20 + step, *values.shape).to(input_dtype)
+        all_inputs, own_inputs = values.clone().requires_grad_(), values[mine].clone().requires_grad_()
+        expected, output = whole(all_inputs), synchronised(own_inputs)
+        expected.backward(gradient)
+        output.backward(gradient[mine])
+        assert all_inputs.grad is not None and own_inputs.grad is not None
+        assert output.dtype == expected.dtype
+        assert own_inputs.grad.dtype == input_dtype
+        if layout == torch.channels_last:
+            assert output.is_contiguous(memory_format=layout)
+        pairs += [("output", expected[mine], output), ("input gradient", all_inputs.grad[mine], own_inputs.grad)]
+    for name in ("weight", "bias"):
+        one, other = getattr(whole, name).grad, getattr(synchronised, name).grad
+        pairs.append((f"{name} gradient", one, world.sum(other)))
+    pairs += [(name, value, dict(synchronised.named_buffers())[name]) for name, value in whole.named_buffers()]
+    for name, one, other in pairs:
+        close(one, other, tolerance, name)
+
+
+def close(expected: Tensor, found: Tensor, tolerance: float, name: str) -> None:
+    """Within `tolerance` of the largest expected value, or of one."""
+    error = (expected.double() - found.double()).abs().max() / expected.double().abs().max().clamp(min=1)
+    assert error <= tolerance, f"{name} is {error:.3g} off"
+
+
+def sync_batch_norm_is_batch_norm_over_even_shares(world: World) -> None:
+    compare_with_whole_batch(world, False, torch.contiguous_format, torch.float64, torch.float64, 1e-12)
+
+
+def sync_batch_norm_is_batch_norm_over_uneven_shares(world: World) -> None:
+    compare_with_whole_batch(world, True, torch.contiguous_format, torch.float64, torch.float64, 1e-12)
+
+
+def sync_batch_norm_is_batch_norm_with_channels_last(world: World) -> None:
+    for uneven in (False, True):
+        compare_with_whole_batch(world, uneven, torch.channels_last, torch.float64, torch.float64, 1e-12)
+
+
+def sync_batch_norm_is_batch_norm_in_single_precision(world: World) -> None:
+    compare_with_whole_batch(world, True, torch.channels_last, torch.float32, torch.float32, 1e-5)
+
+
+def sync_batch_norm_takes_half_precision_inputs(world: World) -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        compare_with_whole_batch(world, True, layout, torch.bfloat16, torch.float32, 2e-2)
+
+
+def sync_batch_norm_keeps_precision_far_from_zero(world: World) -> None:
+    """A mean a thousand times the deviation: sums of squares in single precision would lose everything."""
+    values = random_tensor(30, 4 * world.size, CHANNELS, 4, 4) + 1000
+    output = SyncBatchNorm2d(nn.BatchNorm2d(CHANNELS), world)(values.float()[4 * world.rank : 4 * world.rank + 4])
+    expected = nn.BatchNorm2d(CHANNELS, dtype=torch.float64)(values)[4 * world.rank : 4 * world.rank + 4]
+    close(expected, output, 1e-3, "output")
+
+
+def sync_batch_norm_evaluates_like_batch_norm(world: World) -> None:
+    layer = norm_layer(torch.float64)
+    synchronised = SyncBatchNorm2d(layer, world).eval()
+    values = random_tensor(31 + world.rank, 2, CHANNELS, 3, 3)
+    assert torch.equal(synchronised(values), layer.eval()(values))
+    assert list(synchronised.state_dict()) == list(layer.state_dict())
+
+
+# --- gradients and weights --------------------------------------------------------------------------------------------
+
+
+def tiny_config(batch_norm: str = "sync", precision: PrecisionName = "fp64") -> TrainConfig:
+    section = TrainSection(precision=precision, batch_norm=batch_norm)  # type: ignore[arg-type]
+    return TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(latent_size=8, base_channels=4), train=section)
+
+
+def gan_step(state: TrainState, world: World, precision: Precision, count: int, global_batch: int) -> GanStep:
+    return GanStep(
+        replicate(state.generator, world),
+        replicate(state.discriminator, world),
+        state.generator_optimizer,
+        state.discriminator_optimizer,
+        state.generator_scaler,
+        state.discriminator_scaler,
+        precision,
+        loss_weight=count * world.size / global_batch,
+    )
+
+
+def trained(world: World, global_batch: int, steps: int) -> tuple[TrainState, list[dict[str, float]]]:
+    """A few steps on this world's ranks, and the figures of each step."""
+    precision = Precision("fp64", CPU)
+    state = initial_state(tiny_config(), world, precision)
+    first, count = share(global_batch, world.rank, world.size)
+    step = gan_step(state, world, precision, count, global_batch)
+    figures = []
+    for number in range(steps):
+        random = torch.Generator().manual_seed(number)
+        pixels = torch.randint(0, 256, (global_batch, 3, 32, 32), generator=random, dtype=torch.uint8)
+        latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64)
+        mine = slice(first, first + count)
+        state.window.add(step(pixels[mine], latents[0, mine], latents[1, mine]), images=count)
+        figures.append(state.window.take_means(world))
+    return state, figures
+
+
+def assert_trains_as_alone(world: World, global_batch: int) -> None:
+    (state, figures), (expected, expected_figures) = (trained(each, global_batch, 4) for each in (world, ALONE))
+    for name in ("generator", "discriminator"):
+        ours, alone = getattr(state, name).state_dict(), getattr(expected, name).state_dict()
+        assert list(ours) == list(alone)
+        for key, value in alone.items():
+            close(value, ours[key], 1e-9, f"{name}.{key}")
+    for ours, alone in zip(figures, expected_figures, strict=True):
+        for name, value in alone.items():
+            assert abs(ours[name] - value) < 1e-9, name
+
+
+def steps_over_even_shares_are_those_of_one_rank(world: World) -> None:
+    assert_trains_as_alone(world, 3 * world.size)
+
+
+def steps_over_uneven_shares_are_those_of_one_rank(world: World) -> None:
+    assert_trains_as_alone(world, 3 * world.size + 1)
+
+
+def gradients_are_averaged_over_ranks(world: World) -> None:
+    network = nn.Sequential(nn.Linear(7, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    copy_from_main(network, world)
+    alone = copy.deepcopy(network)
+    inputs = random_tensor(40, world.size, 7)
+    replica = replicate(network, world)  # kept, because gradients are averaged only while it lives
+    replica(inputs[world.rank : world.rank + 1]).sum().backward()
+    (alone(inputs).sum() / world.size).backward()
+    for one, other in zip(alone.parameters(), network.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        close(one.grad, other.grad, 1e-14, "gradient")
+
+
+def every_rank_ends_with_the_same_bits(world: World) -> None:
+    state, _ = trained(world, 3 * world.size + 1, 3)
+    sums = world.gather_objects([checksum(state.generator), checksum(state.discriminator)])
+    assert all(other == sums[0] for other in sums)
+
+
+def local_batch_norm_is_levelled_by_rank_0s_statistics(world: World) -> None:
+    layer = nn.BatchNorm2d(CHANNELS)
+    layer(torch.randn(2, CHANNELS, 3, 3, generator=torch.Generator().manual_seed(world.rank)))
+    assert layer.running_mean is not None
+    with torch.no_grad():
+        layer.weight.fill_(world.rank)
+    before = world.gather(layer.running_mean.clone())
+    copy_from_main(layer, world, "buffers")
+    assert not torch.equal(before[0], before[1])
+    assert torch.equal(layer.running_mean, before[0])
+    assert layer.weight.mean() == world.rank  # parameters stay as they are
+
+
+def networks_keep_their_parameters_when_synchronised(world: World) -> None:
+    network = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Sequential(nn.BatchNorm2d(CHANNELS)))
+    before, keys = [id(parameter) for parameter in network.parameters()], list(network.state_dict())
+    synchronise_batch_norm(network, world)
+    assert [id(parameter) for parameter in network.parameters()] == before
+    assert list(network.state_dict()) == keys
+    assert isinstance(network.get_submodule("1.0"), SyncBatchNorm2d)
+
+
+# --- agreement --------------------------------------------------------------------------------------------------------
+
+
+def error_of(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def a_mistake_on_one_rank_ends_all_with_the_same_line(world: World) -> None:
+    def block() -> None:
+        with world.together():
+            if world.rank == world.size - 1:
+                raise UserError("the tar is torn")
+
+    found = world.gather_objects(error_of(block))
+    expected = f"UserError: rank {world.size - 1} of {world.size}: the tar is torn"
+    assert found == [expected] * world.size, found
+
+
+def a_mistake_on_all_ranks_is_told_without_naming_one(world: World) -> None:
+    def block() -> None:
+        with world.together():
+            raise UserError("no such folder")
+
+    assert error_of(block) == "UserError: no such folder"
+
+
+def together_without_a_mistake_goes_on(world: World) -> None:
+    with world.together():
+        pass
+    assert world.any(world.rank == 1)
+    assert not world.any(False)
+    assert world.gather_objects(world.rank) == list(range(world.size))
+    assert world.broadcast_object(world.rank) == 0
+
+
+def a_request_to_stop_heard_by_one_rank_is_obeyed_by_all_at_one_step(world: World) -> None:
+    stop = StopRequest(Path("no such folder/STOP"), time_limit_minutes=None, steps_between_checks=2)
+    stop.listen()
+    agreed = []
+    for step in range(6):
+        if step == 3 and world.rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        agreed.append(stop.agreed(world))
+    everywhere = world.gather_objects((agreed.index(True), stop.reason))
+    assert everywhere == [(4, "SIGUSR2")] * world.size, everywhere
+
+
+def a_stop_file_and_a_time_limit_stop_all_ranks(world: World) -> None:
+    folder = Path(world.broadcast_object(tempfile.mkdtemp()))
+    file = folder / "STOP"
+    by_file, by_time = StopRequest(file, None, 1), StopRequest(file, 1e-9, 1)
+    before = by_file.agreed(world)
+    if world.is_main:
+        file.touch()
+    after, reasons = by_file.agreed(world), world.gather_objects(by_file.reason)
+    still_there = world.gather_objects(file.exists())
+    in_time, why = by_time.agreed(world), world.gather_objects(by_time.reason)
+    assert not before
+    assert after and in_time
+    assert reasons == ["the STOP file"] * world.size
+    assert why == ["the time limit"] * world.size
+    assert not any(still_there)  # so the run can be started again
+
+
+def figures_are_means_over_the_images_of_all_ranks(world: World) -> None:
+    window = MetricWindow(["loss"], CPU)
+    for value in (1.0, 2.0):
+        window.add([torch.tensor(value * (world.rank + 1))], images=world.rank + 1)
+    window.collect(world)  # as a checkpoint does in between
+    means = window.take_means(world)
+    weights = range(1, world.size + 1)
+    expected = 1.5 * sum(weight * weight for weight in weights) / sum(weights)
+    assert abs(means["loss"] - expected) < 1e-12
+
+
+# --- self-check -------------------------------------------------------------------------------------------------------
+
+
+def a_rank_with_other_weights_is_named(world: World) -> None:
+    network = nn.Linear(4, 4)
+    copy_from_main(network, world)
+    same = error_of(lambda: assert_equal_on_all_ranks(world, {"generator weights": checksum(network)}))
+    if world.rank == world.size - 1:
+        with torch.no_grad():  # the last bit of one weight
+            network.weight[1, 2] = torch.nextafter(network.weight[1, 2], torch.tensor(9.0))
+    other = error_of(lambda: assert_equal_on_all_ranks(world, {"generator weights": checksum(network)}))
+    assert same == ""
+    assert "generator weights differ" in other
+    assert f"rank {world.size - 1} has" in other
+
+
+def ranks_with_the_same_latents_are_named(world: World) -> None:
+    own, shared = [(world.rank, 0.5)], [(min(world.rank, world.size - 2), 0.5)]
+    apart = error_of(lambda: assert_disjoint(world, "latents", own))
+    equal = error_of(lambda: assert_disjoint(world, "latents", shared))
+    assert apart == ""
+    assert "latents must differ" in equal
+    assert f"ranks {world.size - 2} and {world.size - 1}" in equal
+
+
+# --- data and pictures ------------------------------------------------------------------------------------------------
+
+
+def painted(batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+    """A decoder whose image k is filled with k."""
+    for batch in batches:
+        yield torch.tensor(batch, dtype=torch.uint8)[:, None, None, None].expand(-1, 4, 4, 3)
+
+
+def every_rank_caches_every_image(world: World) -> None:
+    reports: list[int] = []
+    cache = fill_cache(painted, 37, 4, world, reports.append)
+    assert torch.equal(cache, next(painted([range(37)])))
+    assert reports[-1] == share(37, world.rank, world.size)[1]
+
+
+def an_image_damaged_on_one_rank_ends_all(world: World) -> None:
+    def decode(batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        if world.rank == 1:
+            raise UserError("image 7 cannot be decoded")
+        yield from painted(batches)
+
+    found = error_of(lambda: fill_cache(decode, 37, 4, world, lambda done: None))
+    assert found == f"UserError: rank 1 of {world.size}: image 7 cannot be decoded"
+
+
+def ranks_draw_the_grid_of_one_rank(world: World) -> None:
+    precision = Precision("fp64", CPU)
+    for count in (1, 3, 10):  # one: fewer than ranks
+        grids = []
+        for each in (world, ALONE):
+            state = initial_state(tiny_config(), each, precision)
+            before = copy.deepcopy(state.generator.state_dict())
+            grids.append(FixedLatentSampler(5, count, 8, 32, each).draw(state.generator))
+            assert state.generator.training
+            assert all(torch.equal(value, before[name]) for name, value in state.generator.state_dict().items())
+        assert grids[0].shape == (count, 3, 32, 32)
+        assert (grids[0].int() - grids[1].int()).abs().max() <= 1
+
+
+CHECKS: tuple[Callable[[World], None], ...] = (
+    sync_batch_norm_is_batch_norm_over_even_shares,
+    sync_batch_norm_is_batch_norm_over_uneven_shares,
+    sync_batch_norm_is_batch_norm_with_channels_last,
+    sync_batch_norm_is_batch_norm_in_single_precision,
+    sync_batch_norm_takes_half_precision_inputs,
+    sync_batch_norm_keeps_precision_far_from_zero,
+    sync_batch_norm_evaluates_like_batch_norm,
+    steps_over_even_shares_are_those_of_one_rank,
+    steps_over_uneven_shares_are_those_of_one_rank,
+    gradients_are_averaged_over_ranks,
+    every_rank_ends_with_the_same_bits,
+    local_batch_norm_is_levelled_by_rank_0s_statistics,
+    networks_keep_their_parameters_when_synchronised,
+    a_mistake_on_one_rank_ends_all_with_the_same_line,
+    a_mistake_on_all_ranks_is_told_without_naming_one,
+    together_without_a_mistake_goes_on,
+    a_request_to_stop_heard_by_one_rank_is_obeyed_by_all_at_one_step,
+    a_stop_file_and_a_time_limit_stop_all_ranks,
+    figures_are_means_over_the_images_of_all_ranks,
+    a_rank_with_other_weights_is_named,
+    ranks_with_the_same_latents_are_named,
+    every_rank_caches_every_image,
+    an_image_damaged_on_one_rank_ends_all,
+    ranks_draw_the_grid_of_one_rank,
+)
+
+
+def main(folder: Path) -> None:
+    world = World.connect()
+    outcome: dict[str, str | None] = {}
+    for check in CHECKS:
+        try:
+            check(world)
+            outcome[check.__name__] = None
+        except Exception:
+            outcome[check.__name__] = traceback.format_exc()
+    (folder / f"{world.rank}.json").write_text(json.dumps(outcome))
+    world.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
