@@ -40,6 +40,7 @@ def build_parser() -> ArgumentParser:
         description=EXAMPLES,
         formatter_class=_HelpFormatter,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config", action="config", metavar="FILE.yaml", help="Settings as YAML; what follows it wins."
@@ -56,10 +57,9 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
     parser = build_parser()
     try:
         with _printing_once():
-            settings = parser.parse_args(arguments)
+            config = _instantiate(parser, parser.parse_args(arguments))
     except Exception as error:  # jsonargparse has several kinds; each means that something was typed wrongly
         raise UserError(_in_lines(_mistakes(parser, arguments) or [" ".join(str(error).split())])) from None
-    config = _instantiate(parser, settings)
     if problems := config.problems():
         raise UserError(_in_lines(problems))
     return config

@@ -213,7 +213,9 @@ class TrainConfig:
             found.append(f"train.epochs = {self.train.epochs}: must be a positive number")
         if self.run.time_limit_minutes is not None and not 0 < self.run.time_limit_minutes < math.inf:
             found.append(f"run.time_limit_minutes = {self.run.time_limit_minutes}: must be a positive number or null")
-        if not self.run.name or "/" in self.run.name:
+        if self.run.seed >= 2**63:
+            found.append(f"run.seed = {self.run.seed}: must be below 2^63")
+        if self.run.name in ("", ".", "..") or "/" in self.run.name:
             found.append(f"run.name = {self.run.name!r}: must be a plain name; run.dir takes a path")
         if self.run.resume not in ("auto", "never") and not Path(self.run.resume).is_file():
             found.append(

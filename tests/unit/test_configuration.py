@@ -188,6 +188,7 @@ def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
         ("train.epochs", ".inf", "must be a positive number"),
         ("run.name", "", "must be a plain name"),
         ("run.name", "../up", "must be a plain name"),
+        ("run.name", "..", "must be a plain name"),
         ("run.resume", "no/such/file.pt", "must be auto, never, or the path of a checkpoint that exists"),
         ("data", "5", "is a section"),
     ],

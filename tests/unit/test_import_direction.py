@@ -19,6 +19,7 @@ LAYERS = (
     ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host"),
     ("recorder", "loop"),
+    ("prepare",),
     ("assemble",),
     ("train",),
 )
