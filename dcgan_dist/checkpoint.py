@@ -208,7 +208,7 @@ def _what_is_wrong(loaded: Any) -> str | None:
     missing = [key for key in REQUIRED if key not in loaded] if isinstance(loaded, dict) else ["everything"]
     if missing:
         return f"not a checkpoint of this program (it lacks {missing[0]})"
-    if loaded["format_version"] != FORMAT_VERSION:
+    if not isinstance(loaded["format_version"], int) or loaded["format_version"] != FORMAT_VERSION:
         return f"checkpoint format {loaded['format_version']}, this program reads {FORMAT_VERSION}"
     if not isinstance(loaded["images_seen"], int) or loaded["images_seen"] < 0:
         return f"not a checkpoint of this program (images_seen cannot be {str(loaded['images_seen'])[:40]!r})"

@@ -199,8 +199,11 @@ class TrainConfig:
     def problems(self) -> list[str]:
         """Everything that cannot work, whatever the hardware; each a line that says what to change."""
         found = [
-            f"{name} = {value}: must be at least {least}" for name, value, least in self._floors() if value < least
+            f"{name} = {value}: must be at least {floor}" for name, value, floor in self._floors() if value < floor
         ]
+        for name, value, ceiling in self._ceilings():
+            if value > ceiling:
+                found.append(f"{name} = {value}: must be at most {ceiling}")
         if self.data.image_size not in IMAGE_SIZES:
             found.append(f"data.image_size = {self.data.image_size}: must be one of {', '.join(map(str, IMAGE_SIZES))}")
         for name, rate in (("generator", self.optim.generator_lr), ("discriminator", self.optim.discriminator_lr)):
@@ -213,8 +216,6 @@ class TrainConfig:
             found.append(f"train.epochs = {self.train.epochs}: must be a positive number")
         if self.run.time_limit_minutes is not None and not 0 < self.run.time_limit_minutes < math.inf:
             found.append(f"run.time_limit_minutes = {self.run.time_limit_minutes}: must be a positive number or null")
-        if self.run.seed >= 2**63:
-            found.append(f"run.seed = {self.run.seed}: must be below 2^63")
         if self.run.name in ("", ".", "..") or "/" in self.run.name:
             found.append(f"run.name = {self.run.name!r}: must be a plain name; run.dir takes a path")
         if self.run.resume not in ("auto", "never") and not Path(self.run.resume).is_file():
@@ -222,6 +223,15 @@ class TrainConfig:
                 f"run.resume = {self.run.resume}: must be auto, never, or the path of a checkpoint that exists"
             )
         return found
+
+    def _ceilings(self) -> list[tuple[str, int, int]]:
+        """Far above any use, and below what would end in a lack of memory or an overflow."""
+        return [
+            ("run.seed", self.run.seed, 2**63 - 1),
+            ("model.latent_size", self.model.latent_size, 100_000),
+            ("model.base_channels", self.model.base_channels, 4096),
+            ("sample.num_images", self.sample.num_images, 10_000),
+        ]
 
     def _floors(self) -> list[tuple[str, int, int]]:
         return [

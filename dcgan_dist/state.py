@@ -54,13 +54,13 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
-        """Becomes what was saved. Raises KeyError or RuntimeError where the networks are of another shape."""
+        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError where the networks are of another shape."""
         self.generator.load_state_dict(saved["generator"])
         self.discriminator.load_state_dict(saved["discriminator"])
         if self.average:
             self.average.load_state_dict(saved["ema"] or saved["generator"])
-        self.generator_optimizer.load_state_dict(saved["optimizers"]["generator"])
-        self.discriminator_optimizer.load_state_dict(saved["optimizers"]["discriminator"])
+        _load_optimizer(self.generator_optimizer, saved["optimizers"]["generator"])
+        _load_optimizer(self.discriminator_optimizer, saved["optimizers"]["discriminator"])
         if saved["scalers"]["generator"] and self.generator_scaler.is_enabled():
             self.generator_scaler.load_state_dict(saved["scalers"]["generator"])
             self.discriminator_scaler.load_state_dict(saved["scalers"]["discriminator"])
@@ -104,6 +104,22 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         precision.scaler(),
         MetricWindow(StepMetrics._fields, world.device),
     )
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Takes over Adam's moments; the settings stay those of the configuration.
+
+    Raises ValueError if a moment is missing or not of its weight's shape: fused Adam would read beyond its end.
+    """
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+        for weight in group["params"] if optimizer.state else ():
+            moments = optimizer.state.get(weight, {})
+            shapes = {name: value.shape for name, value in moments.items()}
+            if shapes != {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}:
+                raise ValueError(f"the optimizer's moments of a weight of shape {list(weight.shape)} are {shapes}")
 
 
 def _adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:

@@ -16,7 +16,8 @@ from dcgan_dist.distributed.world import World
 def replicate(network: nn.Module, world: World) -> nn.Module:
     """Wraps `network` so that backward leaves the mean of all ranks' gradients on every rank.
 
-    With one rank it is the network itself.
+    With one rank it is the network itself. Keep what is returned as long as `network` learns: once it is gone, backward
+    leaves each rank its own gradients, without an error.
     """
     if world.size == 1:
         return network

@@ -27,7 +27,11 @@ class StepMetrics(NamedTuple):
 
 @dataclass
 class GanStep:
-    """The update of both networks. It knows one batch and nothing of where the rest of it is."""
+    """The update of both networks. It knows one batch and nothing of where the rest of it is.
+
+    The optimizers must be fused ones, as `torch.optim.Adam(..., fused=True)`: only those can leave out an update on the
+    device.
+    """
 
     generator: nn.Module
     discriminator: nn.Module

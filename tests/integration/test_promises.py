@@ -49,7 +49,11 @@ def pixels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_more_ranks_train_the_same_networks(equivalent_run: RunOn, ranks: int) -> None:
     alone, together = metric_rows(equivalent_run(1)), metric_rows(equivalent_run(ranks))
-    assert len(alone) == len(together) == STEPS
+    assert len(alone) == STEPS
+    assert_same_figures(alone, together)
+
+
+def assert_same_figures(alone: list[dict[str, float]], together: list[dict[str, float]]) -> None:
     for one, many in zip(alone, together, strict=True):
         assert (one["step"], one["images_seen"], one["epoch"]) == (many["step"], many["images_seen"], many["epoch"])
         for name in ("loss/discriminator", "loss/generator", "score/real", "score/fake"):
@@ -145,6 +149,16 @@ def test_called_again_a_finished_run_says_so_and_trains_no_more(finished_run: Pa
 
 
 # --- resume is resume -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_can_go_on_with_another_number_of_ranks(equivalent_run: RunOn, shards: Path, tmp_path: Path) -> None:
+    half_way = checkpoints(equivalent_run(2))[0]
+    onward = ("--run.resume", half_way, "--data.shards", shards, "--run.dir", tmp_path / "onward")
+    result = run_train(1, *EQUIVALENCE, *onward)
+    assert result.returncode == 0, result
+    rows = metric_rows(tmp_path / "onward")
+    assert len(rows) == STEPS // 2
+    assert_same_figures(metric_rows(equivalent_run(1))[STEPS // 2 :], rows)
 
 
 @pytest.mark.timeout(600)  # six launches of two ranks
