@@ -58,6 +58,7 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
     try:
         with _printing_once():
             config = _instantiate(parser, parser.parse_args(arguments))
+        _assert_nothing_is_null(config)
     except Exception as error:  # jsonargparse has several kinds; each means that something was typed wrongly
         raise UserError(_in_lines(_mistakes(parser, arguments) or [" ".join(str(error).split())])) from None
     if problems := config.problems():
@@ -73,6 +74,15 @@ def write_yaml(config: TrainConfig) -> str:
 def _instantiate(parser: ArgumentParser, settings: Namespace) -> TrainConfig:
     sections = vars(parser.instantiate(settings))
     return TrainConfig(**{name: section for name, section in sections.items() if name != "config"})
+
+
+def _assert_nothing_is_null(config: TrainConfig) -> None:
+    """ValueError naming a setting that YAML leaves empty; jsonargparse takes null for anything there."""
+    defaults = TrainConfig().as_dict()
+    for section, fields in config.as_dict().items():
+        for name, value in fields.items():
+            if value is None and defaults[section][name] is not None:
+                raise ValueError(f"{section}.{name}: must not be empty")
 
 
 @contextlib.contextmanager
@@ -142,16 +152,17 @@ def _settings(arguments: list[str], problems: list[str]) -> Iterator[tuple[str, 
 def _yaml_settings(file: str, problems: list[str]) -> Iterator[tuple[str, str, str]]:
     try:
         content = yaml.safe_load(Path(file).read_text())
+        leaves = list(_leaves(content)) if isinstance(content, dict) else []
     except OSError as error:
         problems.append(f"--config {file}: cannot be read ({error.strerror}); give the path of a YAML file")
         return
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of Python's own kinds for dates, digits, depth
         problems.append(f"--config {file}: is not YAML: {' '.join(str(error).split())}")
         return
     if not isinstance(content, dict):
         problems.append(f"--config {file}: must hold sections such as 'data:' with fields below them")
         return
-    yield from ((key, value, f"{file}: ") for key, value in _leaves(content))
+    yield from ((key, value, f"{file}: ") for key, value in leaves)
 
 
 def _leaves(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

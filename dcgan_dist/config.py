@@ -218,7 +218,7 @@ class TrainConfig:
             found.append(f"run.time_limit_minutes = {self.run.time_limit_minutes}: must be a positive number or null")
         if self.run.name in ("", ".", "..") or "/" in self.run.name:
             found.append(f"run.name = {self.run.name!r}: must be a plain name; run.dir takes a path")
-        if self.run.resume not in ("auto", "never") and not Path(self.run.resume).is_file():
+        if self.run.resume not in ("auto", "never") and not _is_file(self.run.resume):
             found.append(
                 f"run.resume = {self.run.resume}: must be auto, never, or the path of a checkpoint that exists"
             )
@@ -250,3 +250,10 @@ class TrainConfig:
             ("checkpoint.keep_every_images", self.checkpoint.keep_every_images, 0),
             ("track.every_images", self.track.every_images, 1),
         ]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that no file can have
+        return False

@@ -54,7 +54,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
-        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError where the networks are of another shape."""
+        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError if that is of networks of other shapes."""
         self.generator.load_state_dict(saved["generator"])
         self.discriminator.load_state_dict(saved["discriminator"])
         if self.average:

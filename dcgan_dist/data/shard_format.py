@@ -105,7 +105,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: there is no {MANIFEST_NAME}, so this is no shard folder or its preparation is unfinished; "
             f"make or finish it with: {_PREPARE}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"{path}: cannot be read as JSON ({error}); prepare the folder again") from None
     if not isinstance(content, dict):
         raise ShardError(f"{path}: is not a manifest; prepare the folder again")
