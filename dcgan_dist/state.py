@@ -54,7 +54,10 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
-        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError if that is of networks of other shapes."""
+        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError where the networks are of another shape.
+
+        TypeError and AttributeError too, if it is no state at all.
+        """
         self.generator.load_state_dict(saved["generator"])
         self.discriminator.load_state_dict(saved["discriminator"])
         if self.average:

@@ -1,0 +1,28 @@
+"""torchrun, which does not take a request to stop for a failure.
+
+`python -m launch.torchrun` has torchrun's options and starts its agent in this very process. Asked to stop by a signal,
+torchrun passes it on to the ranks, waits for them, and then ends with a stack trace and status 1, although every rank
+has written its checkpoint. Here it ends with one line and status 0.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+
+from launch.after_run import STOPPED_BY
+
+
+def main() -> int:
+    """Runs the ranks of this node; the exit status."""
+    try:
+        run.main(sys.argv[1:])
+    except SignalException as request:
+        print(f"{STOPPED_BY}{request.sigval.name}", file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

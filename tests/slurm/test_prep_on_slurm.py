@@ -1,0 +1,22 @@
+"""`sbatch slurm/prep.sh`: shards as a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dcgan_dist.data.shard_format import read_manifest
+from tests.running import run_module
+from tests.slurm.cluster import Cluster
+
+
+def test_an_array_of_jobs_packs_a_split_each(cluster: Cluster, faces: Path, tmp_path: Path) -> None:
+    prepare = ("slurm/prep.sh", "--source", faces, "--out", tmp_path / "faces-SPLIT", "--split", "SPLIT")
+    job = cluster.submit(tmp_path / "slurm-%a.log", *prepare, options=("--array=0-2",))
+    check = cluster.submit(
+        *(tmp_path / "check.log", "--wrap", f"cat {tmp_path}/faces-*/manifest.json"),
+        options=(f"--dependency=afterok:{job.number}",),
+    )
+    assert check.wait() == "COMPLETED", check.log()
+    samples = {split: read_manifest(tmp_path / f"faces-{split}").samples for split in ("train", "valid", "test")}
+    assert sum(samples.values()) == 256
+    assert all(run_module("data_prep.verify", tmp_path / f"faces-{split}").returncode == 0 for split in samples)
