@@ -10,8 +10,10 @@ from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.command_line import write_yaml
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import PixelSource, endless_batches, open_source
+from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.replicate import replicate
+from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
 from dcgan_dist.errors import RunFailed, UserError
 from dcgan_dist.gan.step import GanStep
@@ -56,6 +58,7 @@ def run(config: TrainConfig) -> int:
 
 
 def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World) -> int:
+    assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
     data = open_data(config, world, cores=take_share_of_cores(world))
     keep = config.checkpoint
     checkpointer = Checkpointer(folder.checkpoints, keep.keep_last, keep.keep_every_images, world)
@@ -79,12 +82,17 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             folder.create(write_yaml(config))
             folder.write_status("running", state.images_seen, "")
     announce(config, plan, data.manifest, state, world)
-    recorder = open_recorder(config, folder, checkpointer, plan.batches, plan.total_images, data.manifest, saved, world)
+    with world.together():
+        recorder = open_recorder(
+            config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world
+        )
     try:
         source = _fill(config, data, world)
         reason = _train(config, plan, state, latents, source, recorder, stop, world)
         return _finish(state, recorder, reason, world)
     except BaseException as error:
+        if isinstance(error, ShardError) and not world.is_main:
+            log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
         if world.is_main:
             checkpointer.wait()
             folder.try_write_status("failed", state.images_seen, " ".join(f"{type(error).__name__}: {error}".split()))
@@ -158,11 +166,11 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
     status = "done" if reason is None else "preempted"
     if not world.is_main:
         return 0
-    recorder.trackers.close(status)
     if not saved:
         recorder.folder.try_write_status("failed", state.images_seen, "the last checkpoint could not be written")
         raise RunFailed(f"{recorder.folder.path}: the last checkpoint could not be written; make room and start again")
-    recorder.folder.try_write_status(status, state.images_seen, reason or "")
+    recorder.folder.try_write_status(status, state.images_seen, reason or "")  # before a tracker may wait for a network
+    recorder.trackers.close(status)
     how = f"stopped by {reason}" if reason else "done"
     log.info("%s at %d images: %s", how, state.images_seen, recorder.folder.path)
     recorder.show_results(state)

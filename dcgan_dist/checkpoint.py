@@ -86,7 +86,7 @@ class Checkpointer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path(images_seen)) as file:
-                torch.save({"format_version": FORMAT_VERSION} | contents, file)
+                torch.save({"format_version": FORMAT_VERSION} | _snapshot(contents), file)  # never device tensors
         except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
             log.warning("could not save a checkpoint at %d images (%s); %s", images_seen, error, self._older())
             return False
@@ -114,7 +114,7 @@ class Checkpointer:
         first: dict[int, Path] = {}
         for path in reversed(checkpoints):
             first.setdefault(int(path.stem) // self.keep_every_images, path)
-        return set(first.values())
+        return {path for milestone, path in first.items() if milestone > 0}
 
     def path(self, images_seen: int) -> Path:
         """Where the checkpoint of this moment lies, or would."""

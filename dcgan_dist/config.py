@@ -118,7 +118,7 @@ class TrainSection:
 
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """Arithmetic of the convolutions; auto: bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a
-    CPU. fp64 is for checking that two runs are equal."""
+    CPU. fp32 on recent GPUs is TF32. fp64 is for checking that two runs are equal."""
 
     deterministic: bool = True
     """Use only GPU kernels that give the same bits every time. Without it some steps are faster, and a resumed run may

@@ -19,7 +19,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.loop import Latents
-from dcgan_dist.resume import check_contents, check_identity, choose_global_batch
+from dcgan_dist.resume import check_contents, check_identity, check_precision, choose_global_batch
 from dcgan_dist.state import TrainState, initial_state
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,10 @@ def settle(config: TrainConfig, manifest: Manifest, saved: dict[str, Any] | None
             check_identity(config, manifest.fingerprint, saved)
     global_batch = choose_global_batch(config, world, saved, manifest.samples)
     wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
-    total_images = math.ceil(wanted / global_batch) * global_batch  # whole steps
+    total_images = max(1, math.ceil(wanted / global_batch)) * global_batch  # whole steps
     precision = Precision(_agree_on_precision(config, world), world.device)
+    if saved:
+        check_precision(config, precision.name, saved)
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
     return Plan(batches, total_images, precision)
 
@@ -83,7 +85,6 @@ def restore(config: TrainConfig, plan: Plan, saved: dict[str, Any] | None, world
     with world.together():
         if saved:
             _load(state, saved, world)
-            state.set_optimizer_settings(config.optim)
     return state
 
 

@@ -20,6 +20,7 @@ from dcgan_dist.distributed.replicate import copy_from_main
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import RunFailed
+from dcgan_dist.gan.precision import Precision
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.sampling import FixedLatentSampler, save_grid
 from dcgan_dist.state import TrainState
@@ -110,8 +111,8 @@ class RunRecorder:
         """Draws the curves and says where everything is. For rank 0."""
         try:
             draw_curves(self.folder.metrics, self.folder.curves)
-        except OSError as error:
-            log.warning("could not write %s (%s)", self.folder.curves, error)
+        except Exception as error:  # a picture is no reason to call a finished run failed
+            log.warning("could not draw %s (%s)", self.folder.curves, error)
         for what, path in (
             ("samples", self.folder.grid(state.images_seen)),
             ("samples of the average", self.folder.ema_grid(state.images_seen)),
@@ -163,6 +164,7 @@ def open_recorder(
     checkpointer: Checkpointer,
     batches: BatchPlan,
     total_images: int,
+    precision: Precision,
     manifest: Manifest,
     saved: dict[str, Any] | None,
     world: World,
@@ -188,6 +190,7 @@ def open_recorder(
             "config": config.as_dict(),
             "dataset_fingerprint": manifest.fingerprint,
             "global_batch": batches.global_batch,
+            "precision": precision.name,
             "tracker_ids": tracker_ids,
             "torch_version": str(torch.__version__),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ KINDS = {
 
 def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str, Any] | None:
     """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
+    newest = checkpointer.newest_images_seen()
+    if newest is not None and _is_restart():
+        return checkpointer.load_newest()  # of this very run: what `resume` asked for was done at its first start
     if config.run.resume not in ("auto", "never"):
         saved = checkpointer.load(Path(config.run.resume))
-        newest = checkpointer.newest_images_seen()
         if newest is not None and newest > saved["images_seen"]:
             # The next resume would take the newer one, which is not of this line.
             raise UserError(
@@ -54,12 +57,28 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
                 f"than the {saved['images_seen']} of this one; delete what is newer or choose another --run.dir"
             )
         return saved
-    if config.run.resume == "never" and checkpointer.newest_images_seen() is not None:
+    if config.run.resume == "never" and newest is not None:
         raise UserError(
             f"run.resume = never: {checkpointer.folder} has checkpoints already; choose another --run.dir, "
             "or --run.resume auto to go on from them"
         )
     return checkpointer.load_newest()
+
+
+def _is_restart() -> bool:
+    """Whether torchrun or SLURM runs the same command again."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def check_precision(config: TrainConfig, precision: str, saved: dict[str, Any]) -> None:
+    """Raises UserError if `auto` would choose another arithmetic on this hardware than the run began with."""
+    before = saved.get("precision", precision)
+    if before != precision and not config.run.accept_changes:
+        raise UserError(
+            f"train.precision = {config.train.precision}: this hardware computes in {precision} and the run in "
+            f"{config.run.folder} was trained in {before}; set --train.precision {before} from the start, or say "
+            "--run.accept_changes true"
+        )
 
 
 def choose_global_batch(config: TrainConfig, world: World, saved: dict[str, Any] | None, num_samples: int) -> int:

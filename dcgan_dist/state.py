@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcgan_dist.config import OptimConfig, TrainConfig
+from dcgan_dist.config import TrainConfig
 from dcgan_dist.counter_random import stream_seed
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
@@ -70,15 +70,6 @@ class TrainState:
         if world.is_main:  # the sums of all ranks; the others go on from zero
             self.window.sums.copy_(saved["metric_sums"])
         self.images_seen = saved["images_seen"]
-
-    def set_optimizer_settings(self, optim: OptimConfig) -> None:
-        """Puts the configured rates in place of those that came with a checkpoint."""
-        for optimizer, lr in (
-            (self.generator_optimizer, optim.generator_lr),
-            (self.discriminator_optimizer, optim.discriminator_lr),
-        ):
-            for group in optimizer.param_groups:
-                group["lr"], group["betas"] = lr, (optim.beta1, optim.beta2)
 
 
 def initial_state(config: TrainConfig, world: World, precision: Precision) -> TrainState:

@@ -12,7 +12,7 @@ from types import FrameType
 
 from dcgan_dist.distributed.world import World
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 GRACE_SECONDS = 20.0  # torchrun kills a worker 30 seconds after asking it to stop
 # One Ctrl-C or scancel reaches a worker twice, directly and through torchrun; that is still one request.
 ECHO_SECONDS = 3.0

@@ -101,7 +101,9 @@ def _build_pipeline(
 def _to_torch(images: Any, device: torch.device) -> Tensor:
     """A copy: DALI uses its own memory again for a later batch."""
     if device.type == "cuda":
-        return torch.from_dlpack(images.as_tensor()).clone()
+        pixels = torch.from_dlpack(images.as_tensor()).clone()
+        torch.cuda.current_stream(device).synchronize()  # before DALI may write there again
+        return pixels
     return torch.from_numpy(images.as_array().copy())
 
 

@@ -100,6 +100,8 @@ class World:
             yield
         except UserError as error:
             problem = str(error)
+        except OSError as error:
+            problem = f"{error.filename or 'the file system'}: {error.strerror or error}"
         problems = self.gather_objects(problem)
         first = next((rank for rank, text in enumerate(problems) if text is not None), None)
         if first is None:
@@ -115,7 +117,8 @@ class World:
 
 def is_lost_connection(error: Exception) -> bool:
     """Whether an error only says that another rank has gone."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "connection" in str(error).lower()
+    words = ("gloo", "connection", "nccl")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
