@@ -3,11 +3,12 @@
 PYTHON ?= python3
 RANKS ?=
 DEMO_IMAGES ?= 4096
+ROUNDS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2
 
-.PHONY: demo test check clean help
+.PHONY: demo test faults check clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -35,6 +36,9 @@ demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks (RANKS=N for 
 
 test: $(VENV)/ready ## the whole test suite
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/ready ## kills, hangs and damages runs in every way, ROUNDS=1 times each; half an hour a round
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS)
 
 check: $(VENV)/ready ## formatting, lint and types
 	$(BIN)/ruff format --check .

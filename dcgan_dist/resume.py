@@ -32,6 +32,9 @@ IDENTITY = (
     "ema.half_life_images",
 )
 
+# Those among them that give the weights their shapes: no checkpoint of another value can be loaded.
+SHAPES = ("data.image_size", "model.latent_size", "model.base_channels", "model.discriminator_input_norm")
+
 # What the parts of a checkpoint are that nobody else looks at before they are used.
 KINDS = {
     "optimizers": dict,
@@ -121,23 +124,27 @@ def check_contents(saved: dict[str, Any]) -> None:
 
 
 def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any]) -> None:
-    """Raises UserError naming every setting, and the data, that differ from what the checkpoint was trained with."""
+    """Raises UserError naming every setting, and the data, that differ from what the checkpoint was trained with.
+
+    With `run.accept_changes` only what the networks' shapes depend on must not differ.
+    """
     now, then = config.as_dict(), saved["config"]
-    differing = []
+    differing: dict[str, str] = {}
     for key in IDENTITY:
         section, field = key.split(".")
         fields = then.get(section)
         before = fields.get(field) if isinstance(fields, dict) else None
         if now[section][field] != before:
-            differing.append(f"{key} is {now[section][field]} and was {before}")
+            differing[key] = f"{key} is {now[section][field]} and was {before}"
     if saved["dataset_fingerprint"] != fingerprint:
-        differing.append(f"the images in {config.data.shards} are not those of before (another fingerprint)")
+        differing["data"] = f"the images in {config.data.shards} are not those of before (another fingerprint)"
     if not differing:
         return
-    what = "; ".join(differing)
-    if not config.run.accept_changes:
+    what = "; ".join(differing.values())
+    acceptable = not differing.keys() & set(SHAPES)
+    if not (config.run.accept_changes and acceptable):
         raise UserError(
-            f"this is not the run in {config.run.folder}: {what}; set it back, choose another --run.dir, "
-            "or say --run.accept_changes true"
+            f"this is not the run in {config.run.folder}: {what}; set it back, choose another --run.dir"
+            + (", or say --run.accept_changes true" if acceptable else "")
         )
     log.warning("going on although %s", what)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from dcgan_dist.run_folder import RunFolder
 from launch.before_run import read_status
 
 DONE, FAILED, START_AGAIN = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h
-STOPPED_BY = "launch.torchrun: stopped by "  # what launch.torchrun says
+STOPPED_BY = "launch.torchrun: stopped by "  # what launch.torchrun says after a signal
+LOST_A_NODE = "launch.torchrun: another node is gone: "  # and when it is left alone
 ERROR = "error: "  # how every command of this project begins to tell of one
 STOP_FILE = "the STOP file"  # the reason in status.json
 HOPELESS = ("RunFailed", "UserError")  # beginnings of reasons that another start would meet again
@@ -41,7 +42,7 @@ class Attempt:
     """0 also after a request to stop, or a mistake of the user's."""
 
     stopped_by: str | None
-    """The signal that reached torchrun, if one did."""
+    """What ended torchrun, if it was a signal or the loss of another node."""
 
     error: str | None
     """The last line of the log that tells of an error."""
@@ -83,9 +84,18 @@ def read_attempt(folder: Path, srun_status: int) -> tuple[Path, Attempt]:
     run = RunFolder(Path(note["folder"]))
     log = (folder / "log").read_text(errors="replace").splitlines()
     errors = [line.removeprefix(ERROR) for line in log if line.startswith(ERROR)]
-    signals = [line.removeprefix(STOPPED_BY) for line in log if line.startswith(STOPPED_BY)]
-    stopped_by = signals[0] if signals else _signal_in(srun_status)
-    return run.path, Attempt(note["status"], read_status(run), srun_status, stopped_by, errors[-1] if errors else None)
+    attempt = Attempt(note["status"], read_status(run), srun_status, None, errors[-1] if errors else None)
+    return run.path, replace(attempt, stopped_by=_interruption(log, attempt))
+
+
+def _interruption(log: list[str], attempt: Attempt) -> str | None:
+    """A signal, or the loss of another node; before the run began, nodes that do not meet are a failure."""
+    for line in log:
+        if line.startswith(STOPPED_BY):
+            return line.removeprefix(STOPPED_BY)
+        if line.startswith(LOST_A_NODE) and attempt.status:
+            return "the loss of another node"
+    return _signal_in(attempt.srun_status)
 
 
 def _signal_in(srun_status: int) -> str | None:

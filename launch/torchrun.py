@@ -2,7 +2,8 @@
 
 `python -m launch.torchrun` has torchrun's options and starts its agent in this very process. Asked to stop by a signal,
 torchrun passes it on to the ranks, waits for them, and then ends with a stack trace and status 1, although every rank
-has written its checkpoint. Here it ends with one line and status 0.
+has written its checkpoint. Here it ends with one line and status 0. Left alone by the other nodes, or after ranks that
+failed, it ends with status 1 and without the stack of its own code, which hides theirs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import sys
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 
-from launch.after_run import STOPPED_BY
+from launch.after_run import LOST_A_NODE, STOPPED_BY
 
 
 def main() -> int:
@@ -21,6 +24,12 @@ def main() -> int:
         run.main(sys.argv[1:])
     except SignalException as request:
         print(f"{STOPPED_BY}{request.sigval.name}", file=sys.stderr, flush=True)
+    except ChildFailedError as failure:
+        print(failure, file=sys.stderr, flush=True)
+        return 1
+    except RendezvousError as error:
+        print(f"{LOST_A_NODE}{error}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

@@ -12,6 +12,7 @@
 #   RANKS_PER_NODE  processes on each node (default: the GPUs the job got there, else 1)
 #   MODULES         environment modules to load first, such as "gcc cuda"
 #   MAX_REQUEUES    how often the job may queue itself again (default: 20)
+#   PREFLIGHT       if set, the ranks do not train: they say whether they would (launch.preflight)
 #   TORCHRUN_OPTIONS  more options for torchrun, such as "--numa-binding=node" on nodes with several sockets
 
 #SBATCH --job-name=dcgan
@@ -55,6 +56,11 @@ trap 'rm -rf "$attempt"' EXIT
 "$python" -m launch.before_run "$attempt/before.json" "$@" || exit
 [[ -f $attempt/before.json ]] || exit 0 # --help or --print_config
 
+# Missing shards, a full disk: better known before all nodes start.
+if ((requeues == 0)) && [[ -z ${PREFLIGHT:-} ]]; then
+    RANKS_PER_NODE=$RANKS_PER_NODE "$python" -m launch.preflight --quick "$@" || exit 1
+fi
+
 # The ranks of all nodes meet on the first node, at a port and under a name that no other job or attempt has.
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
@@ -72,13 +78,19 @@ step=(srun --cpu-bind=none --kill-on-bad-exit=1)
 # step+=(--container-image=/path/to/image.sqsh --container-mounts="$PWD" --container-workdir="$PWD")
 
 # Restarts are for ranks that die: they go on from the last checkpoint without a new place in the queue.
+program=launch.rank restarts=3
+[[ -z ${PREFLIGHT:-} ]] || program=launch.preflight restarts=0
 # shellcheck disable=SC2086 # TORCHRUN_OPTIONS is a list of words
 "${step[@]}" "$python" -m launch.torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$RANKS_PER_NODE" \
     --rdzv-backend c10d --rdzv-endpoint "$head_node:$port" --rdzv-id "$SLURM_JOB_ID-$requeues" \
-    --max-restarts 3 --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2 \
-    ${TORCHRUN_OPTIONS:-} -m launch.rank "$@" 2>&1 | tee "$attempt/log"
+    --max-restarts $restarts --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2 \
+    ${TORCHRUN_OPTIONS:-} -m $program "$@" 2>&1 | tee "$attempt/log"
 srun_status=${PIPESTATUS[0]}
+if [[ -n ${PREFLIGHT:-} ]]; then
+    ((srun_status == 0)) || fail "this job would fail; the table above says why"
+    exit 0
+fi
 
 # How a run ended is in its status.json, not in an exit status: 0 done, 75 to be queued again, 1 failed.
 "$python" -m launch.after_run "$attempt" --srun-status "$srun_status" --requeues "$requeues" --max-requeues "$MAX_REQUEUES"

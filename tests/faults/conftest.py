@@ -11,6 +11,6 @@ from tests.faults.lab import Lab
 
 
 @pytest.fixture(scope="session")
-def lab(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(faces: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A place to disturb runs in, always at the same moments."""
-    return Lab(tmp_path_factory.mktemp("faults"), shards, random.Random(0))
+    return Lab(tmp_path_factory.mktemp("faults"), faces, shards, random.Random(0))

@@ -419,7 +419,7 @@ def change_manifest(lab: Lab) -> Outcome:
     folder, shards = lab.stopped(1), lab.folder / "other-shards"
     if not shards.exists():
         options = ("--split", "all", "--samples-per-shard", 64, "--seed", 1)
-        result = run_module("data_prep.celeba", "--source", lab.folder / "faces", "--out", shards, *options)
+        result = run_module("data_prep.celeba", "--source", lab.faces, "--out", shards, *options)
         assert result.returncode == 0, result
     changed = ("--data.shards", shards)
     line = _refused(lab.run(folder, *changed, ranks=1))

@@ -18,6 +18,7 @@ from tests.running import ROOT, free_port
 
 # Names that resolve everywhere without a line in /etc/hosts. Both nodes share the host's network.
 NODES = ("127.0.0.1", "127.0.0.2")
+UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "SIGNALING", "COMPLETING", "REQUEUED")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
@@ -233,15 +234,14 @@ class Job:
         def reached() -> bool:
             if condition():
                 return True
-            assert self.field("JobState") in ("PENDING", "RUNNING", "COMPLETING"), f"ended early:\n{self.log()}"
+            assert self.field("JobState") in UNFINISHED, f"ended early:\n{self.log()}"
             return False
 
         self.cluster.wait_until(reached, f"{what}:\n{self.log()}", timeout)
 
     def wait(self, timeout: float = 150) -> str:
         """Waits for its end, over all its starts; the state it ended in."""
-        running = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING")
-        self.cluster.wait_until(lambda: self.field("JobState") not in running, f"job {self.number} ends", timeout)
+        self.cluster.wait_until(lambda: self.field("JobState") not in UNFINISHED, f"job {self.number} ends", timeout)
         return self.field("JobState")
 
     def signal(self, name: str) -> None:

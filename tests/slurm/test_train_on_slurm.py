@@ -78,21 +78,6 @@ def test_a_node_that_loses_power_and_comes_back_costs_the_steps_since_the_last_c
     assert_finished_as(undisturbed, job, run)
 
 
-def test_without_the_lost_node_a_job_goes_on_with_what_is_left(
-    cluster: Cluster, settings: Settings, tmp_path: Path
-) -> None:
-    job, run = start(cluster, tmp_path, *settings)
-    wait_for_a_random_step(job, run)
-    cluster.cut_power(NODES[1])
-    job.wait_until(lambda: job.restarts == 1, "SLURM queues it again")
-    cluster.call("scontrol", "update", f"JobId={job.number}", "NumNodes=1")
-    assert job.wait() == "COMPLETED", job.log()
-    assert read_status(run)["status"] == "done"
-    assert "on 2 rank(s) of cpu" in job.log()
-    assert "on 1 rank(s) of cpu" in job.log()
-    assert_every_image_was_seen_once(run)
-
-
 def test_a_signal_before_the_first_image_starts_the_job_again_and_scancel_ends_it(
     cluster: Cluster, settings: Settings, tmp_path: Path
 ) -> None:
@@ -116,10 +101,32 @@ def test_a_setting_that_does_not_exist_fails_at_once(cluster: Cluster, settings:
     assert not run.exists()
 
 
-def test_shards_that_are_not_there_fail_the_job_once(cluster: Cluster, settings: Settings, tmp_path: Path) -> None:
+def test_shards_that_are_not_there_fail_the_job_before_its_ranks_start(
+    cluster: Cluster, settings: Settings, tmp_path: Path
+) -> None:
     job, run = start(cluster, tmp_path, *settings, "--data.shards", str(tmp_path / "nowhere"))
     assert job.wait(timeout=60) == "FAILED"
     assert job.restarts == 0
-    assert "restart_count" not in job.log()
-    assert job.last_line().startswith(f"error: {run}: {tmp_path / 'nowhere'}")
+    assert job.last_line().startswith(f"error: shards on {NODES[0]}: {tmp_path / 'nowhere'}: no such folder")
     assert not run.exists()
+
+
+def test_a_mistake_that_only_ranks_can_find_fails_the_job_once(
+    cluster: Cluster, settings: Settings, tmp_path: Path
+) -> None:
+    job, run = start(cluster, tmp_path, *settings, "--data.global_batch_size", "1")
+    assert job.wait(timeout=60) == "FAILED"
+    assert job.restarts == 0
+    assert job.log().count("error: data.global_batch_size = 1: 2 ranks need") == len(NODES)
+    assert job.last_line().startswith(f"error: {run}: data.global_batch_size = 1: 2 ranks need")
+    assert not run.exists()
+
+
+def test_a_job_can_say_beforehand_whether_it_would_work(cluster: Cluster, settings: Settings, tmp_path: Path) -> None:
+    script = ("slurm/train.sh", *settings, "--run.dir", tmp_path / "run")
+    options = ("--nodes=2", "--export=ALL,PREFLIGHT=1")
+    job = cluster.submit(tmp_path / "slurm.log", *script, options=options)
+    assert job.wait() == "COMPLETED", job.log()
+    assert "2 ranks of cpu: sum is right" in job.log()
+    assert "all 2" in job.log()
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,167 @@
+"""Says whether this node and this job would work, before the allocation burns.
+
+    python -m launch.preflight [--quick] [--json] [--section.field VALUE ...]
+    torchrun --nproc_per_node 8 -m launch.preflight [--section.field VALUE ...]
+
+A line for each question and node: versions, GPUs, shards, run folder, disk, W&B; and unless --quick is given, what
+ranks find out: whether they reach each other and how fast, how fast they decode and train, how long the run will take.
+Exit status 0 if a run would start, 1 if it would fail, 2 if the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.shard_format import read_manifest
+from dcgan_dist.errors import exit_cleanly
+from launch.checks import (
+    Check,
+    check_gpus,
+    check_run_folder,
+    check_shards,
+    check_time_limit,
+    check_versions,
+    check_wandb,
+    node_name,
+)
+
+if TYPE_CHECKING:
+    from dcgan_dist.distributed.world import World
+
+FLAGS = ("--quick", "--json", "--help", "-h")
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+EQUAL_EVERYWHERE = ("versions", "shards")
+
+
+def checks_of_node(config: TrainConfig, ranks: int) -> list[Check]:
+    """What one process can find out about its node."""
+    return [check_versions(), check_gpus(ranks), check_shards(config), *check_run_folder(config), check_wandb(config)]
+
+
+def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
+    """What takes all ranks. A rank that cannot go on says so in a check, and the others go on without its data."""
+    from launch.probes import check_all_reduce, check_decoding, measure_training
+
+    checks = [check_all_reduce(world), check_decoding(config, world)]
+    samples = world.gather_objects(
+        None if checks[1].status == "fail" else read_manifest(Path(config.data.shards)).samples
+    )
+    if None in samples or len(set(samples)) > 1:
+        return checks
+    training, images, speed = measure_training(config, samples[0], world)
+    return [*checks, training, check_time_limit(config, images, speed)]
+
+
+def compare_nodes(checks: list[Check]) -> list[Check]:
+    """A failure for each thing that must be the same on all nodes and is not."""
+    different = []
+    for name in EQUAL_EVERYWHERE:
+        found = {check.found for check in checks if check.name == name and check.status == "ok"}
+        if len(found) > 1:
+            advice = "give all nodes the same environment" if name == "versions" else "copy or mount the same shards"
+            different.append(Check(name, "fail", f"not the same on all nodes: {' | '.join(sorted(found))}", advice))
+    return different
+
+
+def gather(own: list[Check], world: World) -> list[Check]:
+    """All nodes' checks, question by question; nodes that answer the same share a line."""
+    everybody = world.gather_objects([replace(check, node=node_name()) for check in own])
+    checks = [check for rank in everybody for check in rank]
+    order = list(dict.fromkeys(check.name for check in checks))
+    nodes = {check.node for check in checks}
+    answers: dict[Check, set[str]] = {}
+    for check in sorted(checks, key=lambda check: order.index(check.name)):
+        answers.setdefault(replace(check, node=""), set()).add(check.node)
+    return [
+        replace(check, node=f"all {len(nodes)}" if where == nodes and len(nodes) > 1 else ", ".join(sorted(where)))
+        for check, where in answers.items()
+    ]
+
+
+def of_this_rank(checks: list[Check], world: World) -> list[Check]:
+    """Its part of the table: what goes wrong, and what need not be said by every rank."""
+    once = ("all-reduce", "training", "time")
+    speaks = {"": world.local_rank == 0, **dict.fromkeys(once, world.is_main)}
+    return [check for check in checks if check.status != "ok" or speaks.get(check.name, speaks[""])]
+
+
+def show(checks: list[Check], as_json: bool) -> None:
+    """Prints a table, or JSON for programs."""
+    if as_json:
+        print(json.dumps({"ok": not failed(checks), "checks": [asdict(check) for check in checks]}, indent=2))
+        return
+    table = Table("check", "node", "", "found", "what to do")
+    for check in checks:
+        table.add_row(
+            check.name,
+            check.node,
+            f"[{COLOURS[check.status]}]{check.status}[/]",
+            _plain(check.found),
+            _plain(check.advice),
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def failed(checks: list[Check]) -> bool:
+    """Whether a run would."""
+    return any(check.status == "fail" for check in checks)
+
+
+def _alone(config: TrainConfig) -> list[Check]:
+    ranks = int(os.environ.get("RANKS_PER_NODE", "1"))
+    checks = [*checks_of_node(config, ranks), check_time_limit(config, None, None)]
+    return [replace(check, node=node_name()) for check in checks]
+
+
+def _with_ranks(config: TrainConfig) -> tuple[list[Check], bool]:
+    """The checks, and whether this rank is the one to show them."""
+    from launch.probes import CONNECT_SECONDS, connect
+
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    try:
+        world = connect()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        found = f"rank {rank} of {size} did not reach the others within {CONNECT_SECONDS} seconds: {reason}"
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        advice = f"start all ranks; open {where}; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network to use"
+        return [Check("connection", "fail", found, advice, node_name())], True
+    own = checks_of_node(config, world.local_size) if world.local_rank == 0 else []
+    checks = gather([*own, *of_this_rank(checks_of_ranks(config, world), world)], world)
+    checks += compare_nodes(checks)
+    world.close()
+    return checks, world.is_main
+
+
+def main() -> int:
+    """Checks and shows; the exit status."""
+    flags = [word for word in sys.argv[1:] if word in FLAGS]
+    if "--help" in flags or "-h" in flags:
+        print(__doc__)
+        return 0
+    config = parse_arguments([word for word in sys.argv[1:] if word not in FLAGS])
+    checks, shows = (_alone(config), True) if "--quick" in flags else _with_ranks(config)
+    if shows:
+        show(checks, as_json="--json" in flags)
+        for check in checks:
+            if check.status == "fail":
+                print(f"error: {check.name} on {check.node or 'the nodes'}: {check.found}", file=sys.stderr)
+    return 1 if failed(checks) else 0
+
+
+if __name__ == "__main__":
+    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
