@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,6 +195,20 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries: what config.yaml and the checkpoint hold."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> TrainConfig:
+        """The configuration a checkpoint holds; settings that came later than it have their defaults.
+
+        Raises AttributeError, TypeError or ValueError if it is none.
+        """
+        sections = {}
+        for section in fields(cls):
+            kind = section.default_factory
+            known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+            given = saved.get(section.name, {}).items()
+            sections[section.name] = kind(**{name: value for name, value in given if name in known})  # type: ignore
+        return cls(**sections)
 
     def problems(self) -> list[str]:
         """Everything that cannot work, whatever the hardware; each a line that says what to change."""

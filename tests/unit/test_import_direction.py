@@ -18,10 +18,11 @@ LAYERS = (
     ("errors", "files", "config", "counter_random", "launcher", "data.shard_format", "data.shard_index"),
     ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host"),
+    ("trained", "metrics"),
     ("recorder", "loop"),
     ("prepare",),
     ("assemble",),
-    ("train",),
+    ("train", "generate", "evaluate", "export", "report", "dashboard"),
 )
 
 # Parts that may import no more of the package than this.
