@@ -16,7 +16,10 @@ _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
 
-STREAMS = ("order", "flip", "discriminator latents", "generator latents", "fixed latents", "initial weights")
+STREAMS = (
+    *("order", "flip", "discriminator latents", "generator latents", "fixed latents", "initial weights"),
+    *("generated latents", "arithmetic noise"),
+)
 
 
 def words(seed: int, stream: str, first: int, count: int, device: torch.device) -> Tensor:

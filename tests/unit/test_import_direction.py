@@ -15,13 +15,13 @@ from tests.running import ROOT
 # From the bottom up; a part may import from its own layer and those below. A name stands for all that is in it unless
 # a longer one is listed too.
 LAYERS = (
-    ("errors", "files", "config", "counter_random", "launcher", "data.shard_format", "data.shard_index"),
+    ("errors", "files", "config", "counter_random", "launcher", "arguments", "data.shard_format", "data.shard_index"),
     ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host"),
-    ("trained", "metrics"),
+    ("trained", "metrics", "generating.chunks"),
     ("recorder", "loop"),
     ("prepare",),
-    ("assemble",),
+    ("assemble", "generating"),
     ("train", "generate", "evaluate", "export", "report", "dashboard"),
 )
 

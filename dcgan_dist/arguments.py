@@ -1,0 +1,59 @@
+"""What the commands that come after training share on their command lines. No torch here, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+LARGEST_SEED = 2**63 - 1
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Which network: `--checkpoint`, `--ema`, `--no-ema`; `arguments.ema` is None where neither is given."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE_OR_RUN",
+        help="a .pt file of a run's checkpoints/, or a run folder, of which the newest good checkpoint is taken",
+    )
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the moving average of the generator, or the generator of the last step; default: the average if there is "
+        "one",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """`--seed`, 0 if it is not given."""
+    parser.add_argument(
+        "--seed", type=whole_number(0, LARGEST_SEED), default=0, metavar="S", help="of the latents; default: 0"
+    )
+
+
+def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of this range."""
+    wanted = f"a whole number of at least {at_least}" + (f" and at most {at_most}" if at_most is not None else "")
+
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) < 25:
+            number = int(text)
+            if number >= at_least and (at_most is None or number <= at_most):
+                return number
+        raise argparse.ArgumentTypeError(f"{wanted} is expected, not {text!r}")
+
+    return parse
+
+
+def parse_once(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Reads the command line; of a node's ranks only the first prints `--help` or what is wrong."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return parser.parse_args()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return parser.parse_args()
