@@ -1,0 +1,55 @@
+"""The images that are scored, drawn and real. Which they are depends on seed and position alone, not on the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from dcgan_dist.counter_random import normal, stream_seed
+from dcgan_dist.data.loader import PixelSource
+from dcgan_dist.generating.chunks import CHUNK, Workforce
+
+Draw = Callable[[Tensor], Tensor]
+"""Latents [n, latent_size], float64, to images, uint8 [n, 3, size, size]."""
+
+Report = Callable[[int], None]
+"""Is told how many images are done since the last call."""
+
+
+def drawn_images(
+    draw: Draw, seed: int, latent_size: int, num_images: int, workforce: Workforce, report: Report
+) -> Tensor:
+    """`num_images` images of a generator, the same on every rank and any number of ranks: uint8 [num_images, 3, s, s]."""
+    device = workforce.world.device
+
+    def drawn(start: int) -> Tensor:
+        return draw(normal(seed, "evaluation latents", start, CHUNK, latent_size, device))
+
+    return gathered(workforce, num_images, workforce.chunk_starts(num_images), drawn, report)
+
+
+def real_images(source: PixelSource, chosen: list[int], workforce: Workforce, report: Report) -> Tensor:
+    """The images of these sample numbers, decoded by all ranks together: uint8 [n, 3, size, size] on every rank."""
+    whole = chosen + chosen[-1:] * (-len(chosen) % CHUNK)
+    batches = source(whole[start : start + CHUNK] for start in workforce.chunk_starts(len(chosen)))
+    images = (pixels.permute(0, 3, 1, 2) for pixels in batches)
+    return gathered(workforce, len(chosen), images, lambda pixels: pixels, report)
+
+
+def random_order(seed: int, num_samples: int) -> list[int]:
+    """All sample numbers in the order in which an evaluation takes them."""
+    random = torch.Generator().manual_seed(stream_seed(seed, "evaluation images"))
+    return torch.randperm(num_samples, generator=random).tolist()
+
+
+def gathered(
+    workforce: Workforce, count: int, inputs: Iterator[Input], compute: Callable[[Input], Tensor], report: Report
+) -> Tensor:
+    """What all ranks compute of their chunks: [count, ...] on every rank."""
+    portions = []
+    for portion in workforce.in_order(count, inputs, compute):
+        portions.append(portion)
+        report(len(portion))
+    return torch.cat(portions)
