@@ -12,11 +12,10 @@ from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import PixelSource, endless_batches, open_source
 from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
-from dcgan_dist.distributed.replicate import replicate
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
+from dcgan_dist.engine import open_update
 from dcgan_dist.errors import RunFailed, UserError
-from dcgan_dist.gan.step import GanStep
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.loop import Cadence, Every, Latents, train
 from dcgan_dist.prepare import Data, Plan, announce, check_ranks, open_data, restore, settle
@@ -26,6 +25,7 @@ from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.state import TrainState
 from dcgan_dist.stop import StopRequest
 from dcgan_dist.tracking.console import decoding_bar, set_up_logging
+from dcgan_dist.tracking.profile import StepProfile
 
 log = logging.getLogger(__name__)
 
@@ -122,24 +122,16 @@ def _train(
     if state.images_seen == 0:
         recorder.real_images(source, plan.batches, config.sample.num_images)
         recorder.sample(state)
-    step = GanStep(
-        replicate(state.generator, world),
-        replicate(state.discriminator, world),
-        state.generator_optimizer,
-        state.discriminator_optimizer,
-        state.generator_scaler,
-        state.discriminator_scaler,
-        plan.precision,
-        loss_weight=plan.batches.count * world.size / plan.batches.global_batch,
-    )
+    update = open_update(config, state, plan.precision, plan.batches, world)
     heartbeat = Heartbeat(
         world,
         config.run.hang_timeout_seconds,
         lambda reason: recorder.folder.write_status("failed", state.images_seen, reason) if world.is_main else None,
     )
+    profile = StepProfile(recorder.folder.profile, config.track.profile_steps, world)
     reason = train(
         state,
-        step,
+        update,
         endless_batches(source, plan.batches, state.images_seen),
         latents,
         recorder,
@@ -147,12 +139,14 @@ def _train(
             Every(config.track.every_images), Every(config.sample.every_images), Every(config.checkpoint.every_images)
         ),
         plan.total_images,
-        config.ema.half_life_images,
         stop,
         heartbeat,
+        profile,
         world,
     )
     heartbeat.stop()
+    profile.close()
+    update.close()
     return reason
 
 

@@ -127,6 +127,20 @@ class TrainSection:
     batch_norm: Literal["sync", "local"] = "sync"
     """sync: statistics over the batches of all ranks; local: each rank over its own."""
 
+    engine: Literal["auto", "ddp", "graph"] = "auto"
+    """ddp: DistributedDataParallel, operation by operation; graph: all gradients of a network averaged in one go, and
+    on a GPU the whole step recorded once as a CUDA graph and replayed. The weights are the same. auto: graph."""
+
+    discriminator_pass: Literal["auto", "joint", "separate"] = "auto"
+    """joint: real and drawn images go through the discriminator together, with batch statistics of their own;
+    separate: one after the other. The weights are the same. auto: joint where there are several ranks or a GPU."""
+
+    reuse_fakes: bool = False
+    """Let the generator learn from the images the discriminator has just seen, and not from new ones."""
+
+    compile: bool = False
+    """Compile the networks with torch.compile; the first step then takes a minute or so."""
+
 
 @dataclass(frozen=True)
 class EmaConfig:
@@ -173,6 +187,9 @@ class TrackConfig:
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """Weights & Biases; auto: online where an API key is found, else off."""
+
+    profile_steps: int = 0
+    """Steps, from the twentieth on, of which each rank writes a trace into the run folder's profile/; 0 for none."""
 
     wandb_project: str = "dcgan_dist"
     """Project on Weights & Biases."""
@@ -245,6 +262,7 @@ class TrainConfig:
             ("model.latent_size", self.model.latent_size, 100_000),
             ("model.base_channels", self.model.base_channels, 4096),
             ("sample.num_images", self.sample.num_images, 10_000),
+            ("track.profile_steps", self.track.profile_steps, 1000),
         ]
 
     def _floors(self) -> list[tuple[str, int, int]]:
@@ -263,6 +281,7 @@ class TrainConfig:
             ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
             ("checkpoint.keep_every_images", self.checkpoint.keep_every_images, 0),
             ("track.every_images", self.track.every_images, 1),
+            ("track.profile_steps", self.track.profile_steps, 0),
         ]
 
 

@@ -12,11 +12,11 @@ from dcgan_dist.counter_random import normal
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.ema import update_average
-from dcgan_dist.gan.step import GanStep
+from dcgan_dist.engine import Update
 from dcgan_dist.recorder import RunRecorder
 from dcgan_dist.state import TrainState
 from dcgan_dist.stop import StopRequest
+from dcgan_dist.tracking.profile import StepProfile
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Latents:
 
 def train(
     state: TrainState,
-    step: GanStep,
+    update: Update,
     batches: Iterator[Tensor],
     latents: Latents,
     recorder: RunRecorder,
     cadence: Cadence,
     total_images: int,
-    ema_half_life_images: int,
     stop: StopRequest,
     heartbeat: Heartbeat,
+    profile: StepProfile,
     world: World,
 ) -> str | None:
     """Trains until `total_images` were seen. Returns why it stopped before, or None if it did not."""
@@ -79,14 +79,12 @@ def train(
             return stop.reason
         with throughput.waiting_for_data():
             pixels = next(batches)  # uint8 [n, 3, size, size]
-        metrics = step(pixels, *latents.at(state.images_seen))
+        update(pixels, *latents.at(state.images_seen))
 
         before, state.images_seen = state.images_seen, state.images_seen + global_batch
-        if state.average is not None:
-            update_average(state.average, state.generator, global_batch, ema_half_life_images)
-        state.window.add(metrics, images=len(pixels))
         throughput.add(global_batch)
         recorder.advance(state)
+        profile.step()
         heartbeat.beat()
 
         if cadence.row.due(before, state.images_seen):

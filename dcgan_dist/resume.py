@@ -29,6 +29,7 @@ IDENTITY = (
     "optim.beta2",
     "train.precision",
     "train.batch_norm",
+    "train.reuse_fakes",
     "ema.half_life_images",
 )
 
@@ -128,12 +129,13 @@ def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any])
 
     With `run.accept_changes` only what the networks' shapes depend on must not differ.
     """
-    now, then = config.as_dict(), saved["config"]
+    now, then, default = config.as_dict(), saved["config"], TrainConfig().as_dict()
     differing: dict[str, str] = {}
     for key in IDENTITY:
         section, field = key.split(".")
         fields = then.get(section)
-        before = fields.get(field) if isinstance(fields, dict) else None
+        # A setting that is younger than the checkpoint had the effect of its default then.
+        before = fields.get(field, default[section][field]) if isinstance(fields, dict) else None
         if now[section][field] != before:
             differing[key] = f"{key} is {now[section][field]} and was {before}"
     if saved["dataset_fingerprint"] != fingerprint:

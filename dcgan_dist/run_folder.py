@@ -42,9 +42,24 @@ class RunFolder:
         return self.path / "samples" / "real.png"
 
     @property
+    def profile(self) -> Path:
+        """Folder of the ranks' traces."""
+        return self.path / "profile"
+
+    @property
     def curves(self) -> Path:
         """Losses, scores and speed over the run, as a picture."""
         return self.path / "curves.png"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware, ranks and data of the newest start."""
+        return self.path / "environment.json"
+
+    @property
+    def report(self) -> Path:
+        """The run on one page, to look at and to pass on."""
+        return self.path / "report.html"
 
     def grid(self, images_seen: int) -> Path:
         """The fixed-latent grid drawn at `images_seen`."""

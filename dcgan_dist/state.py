@@ -82,8 +82,12 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
         initialize(network, random)
         network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
-        if world.size > 1 and config.train.batch_norm == "sync":
-            synchronise_batch_norm(network, world)
+    joint_pass = uses_joint_pass(config, world)
+    if world.size > 1 and config.train.batch_norm == "sync":
+        synchronise_batch_norm(generator, world)
+        synchronise_batch_norm(discriminator, world)
+    elif joint_pass:  # needs batch norm that keeps two halves apart
+        synchronise_batch_norm(discriminator, world.alone())
     average = None
     if config.ema.half_life_images:
         average = copy.deepcopy(generator).eval().requires_grad_(False)
@@ -98,6 +102,12 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         precision.scaler(),
         MetricWindow(StepMetrics._fields, world.device),
     )
+
+
+def uses_joint_pass(config: TrainConfig, world: World) -> bool:
+    """Whether real and drawn images go through the discriminator together."""
+    chosen = config.train.discriminator_pass
+    return chosen == "joint" or (chosen == "auto" and (world.size > 1 or world.device.type == "cuda"))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -117,4 +127,5 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
 
 
 def _adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, fused=True)
+    on_gpu = next(network.parameters()).is_cuda
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, fused=True, capturable=on_gpu)

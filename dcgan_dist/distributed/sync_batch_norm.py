@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcgan_dist.distributed.world import World
@@ -18,12 +17,15 @@ from dcgan_dist.distributed.world import World
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose statistics are those of the whole batch, however it is divided over the ranks.
 
-    In evaluation mode it is BatchNorm2d. One collective in the forward pass, one in the backward pass.
+    With `parts` above one, that many equal parts of a batch, one behind the other, have statistics of their own, as if
+    they had come one by one. In evaluation mode it is BatchNorm2d. Whatever `parts` is, one collective in the forward
+    pass and one in the backward pass.
     """
 
     def __init__(self, layer: nn.BatchNorm2d, world: World) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
         self.world = world
+        self.parts = 1
         # The same tensors, not copies: optimizers may hold them already.
         self.weight, self.bias = layer.weight, layer.bias
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
@@ -31,11 +33,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         self.train(layer.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises [n, channels, height, width]; every rank must call it, each with at least one image."""
+        """Normalises [n, channels, height, width]; every rank must call it, each with at least one image a part."""
         if not self.training:
             return super().forward(input)
-        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps, self.world)
-        self._track(mean, variance, count)
+        output, means, variances, count = _Normalise.apply(
+            input, self.weight, self.bias, self.eps, self.parts, self.world
+        )
+        for mean, variance in zip(means, variances, strict=True):
+            self._track(mean, variance, count)
         return output
 
     @torch.no_grad()
@@ -52,49 +57,76 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, world: World
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, parts: int, world: World
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, variance, count = _global_statistics(input, weight, world)
-        output = F.batch_norm(input, mean, variance, weight, bias, training=False, eps=eps)
-        ctx.save_for_backward(input, weight, mean, (variance + eps).rsqrt(), count)
-        ctx.world = world
-        ctx.mark_non_differentiable(mean, variance, count)
-        return output, mean, variance, count
+        means, variances, count = _global_statistics(input.chunk(parts), weight, world)
+        output = torch.empty_like(input)
+        unused = weight.new_empty(0)
+        for part, mean, variance, normalised in zip(
+            input.chunk(parts), means, variances, output.chunk(parts), strict=True
+        ):
+            torch.ops.aten.native_batch_norm.out(
+                part, weight, bias, mean, variance, False, 0.0, eps,
+                out=normalised, save_mean=unused, save_invstd=unused,
+            )  # fmt: skip
+        ctx.save_for_backward(input, weight, means, (variances + eps).rsqrt(), count)
+        ctx.parts, ctx.world = parts, world
+        ctx.mark_non_differentiable(means, variances, count)
+        return output, means, variances, count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        input, weight, mean, inverse_std, count = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, means, inverse_stds, count = ctx.saved_tensors
         grad = grads[0]
         if input.is_contiguous(memory_format=torch.channels_last):
             grad = grad.contiguous(memory_format=torch.channels_last)
-        _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, input, weight, None, None, mean, inverse_std, True, 0.0, [False, True, True]
-        )
+        inputs, part_grads = input.chunk(ctx.parts), grad.chunk(ctx.parts)
+        sums = torch.stack(
+            [
+                _parameter_gradients(part_grad, part, weight, mean, inverse_std)
+                for part_grad, part, mean, inverse_std in zip(part_grads, inputs, means, inverse_stds, strict=True)
+            ]
+        )  # [parts, 2, channels]: of dy and of dy * x_hat
+        grad_bias, grad_weight = sums.sum(0).unbind()
         grad_input = None
         if ctx.needs_input_grad[0]:
-            # dx = w / std * (dy - mean(dy) - x_hat * mean(dy * x_hat)), written as scale * dy + slope * x + offset
-            # so that it takes two passes over memory.
-            mean_grad, mean_grad_xhat = ctx.world.sum(torch.cat([grad_bias, grad_weight])).div(count).chunk(2)
-            scale = weight * inverse_std
-            slope = -scale * inverse_std * mean_grad_xhat
-            offset = -scale * mean_grad - slope * mean
-            grad_input = torch.addcmul(_per_channel(offset), input, _per_channel(slope))
-            grad_input = grad_input.addcmul_(grad, _per_channel(scale)).to(input.dtype)
-        return grad_input, grad_weight, grad_bias, None, None
+            averages = ctx.world.sum(sums).div(count)
+            grad_input = torch.empty_like(input)
+            for out, part_grad, part, mean, inverse_std, (mean_grad, mean_grad_xhat) in zip(
+                grad_input.chunk(ctx.parts), part_grads, inputs, means, inverse_stds, averages, strict=True
+            ):
+                # dx = w / std * (dy - mean(dy) - x_hat * mean(dy * x_hat)), written as scale * dy + slope * x + offset
+                # so that it takes two passes over memory.
+                scale = weight * inverse_std
+                slope = -scale * inverse_std * mean_grad_xhat
+                offset = -scale * mean_grad - slope * mean
+                dx = torch.addcmul(_per_channel(offset), part, _per_channel(slope))
+                torch.addcmul(dx, part_grad, _per_channel(scale), out=out)
+        return grad_input, grad_weight, grad_bias, None, None, None
 
 
-def _global_statistics(input: Tensor, weight: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [channels], biased variance [channels] and number of values a channel [1], over all ranks."""
+def _parameter_gradients(grad: Tensor, input: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:
+    """The gradients of bias and weight over one part, in one pass: [2, channels]."""
+    _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+        grad, input, weight, None, None, mean, inverse_std, True, 0.0, [False, True, True]
+    )
+    return torch.stack([grad_bias, grad_weight])
+
+
+def _global_statistics(parts: tuple[Tensor, ...], weight: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
+    """Over all ranks and for each part: means and biased variances [parts, channels], values a channel [1]."""
     unused = torch.zeros_like(weight)  # tells the kernel to keep its statistics in the weights' precision
-    mean, variance = torch.batch_norm_update_stats(input, unused, unused.clone(), 0.0)
-    count = torch.full((1,), input.numel() // input.shape[1], dtype=weight.dtype, device=weight.device)
-    parts = world.gather(torch.cat([mean, variance, count]))  # [ranks, 2 * channels + 1]
-    means, variances, counts = parts.split([len(mean), len(mean), 1], dim=1)
-    total = counts.sum(0)
+    own = [torch.stack(torch.batch_norm_update_stats(part, unused, unused.clone(), 0.0)) for part in parts]
+    count = torch.full((1,), parts[0].numel() // parts[0].shape[1], dtype=weight.dtype, device=weight.device)
+    everyone = world.gather(torch.cat([torch.stack(own).flatten(), count]))  # [ranks, parts * 2 * channels + 1]
+    counts = everyone[:, -1, None, None]  # [ranks, 1, 1]
+    statistics = everyone[:, :-1].view(world.size, len(parts), 2, -1)
+    means, variances = statistics[:, :, 0], statistics[:, :, 1]  # [ranks, parts, channels]
+    total = counts.sum()
     mean = (means * counts).sum(0) / total
-    # Chan et al. (1979): the variance within the ranks' batches, and that of their means.
+    # Chan et al. (1979): the variance of the whole from those of its pieces, without subtracting large numbers.
     variance = ((variances + (means - mean).square()) * counts).sum(0) / total
-    return mean, variance, total
+    return mean, variance, total[None]
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -42,6 +42,15 @@ class World:
             _join_process_group(world)
         return world
 
+    def alone(self) -> World:
+        """This rank as if there were no others."""
+        return World(0, 1, 0, 1, self.device)
+
+    @property
+    def sums_on_device(self) -> bool:
+        """Whether collectives run on the device, in the order of its other work, so that a CUDA graph can hold them."""
+        return self.size == 1 or "nccl" in str(dist.get_backend_config())
+
     @property
     def is_main(self) -> bool:
         """True on the one rank that writes files."""
@@ -57,9 +66,12 @@ class World:
         """All ranks' tensors of one shape: [size, ...], the same on every rank."""
         if self.size == 1:
             return tensor[None]
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(parts, tensor)
-        return torch.stack(parts)
+        everyone = tensor.new_empty(self.size, *tensor.shape)
+        if tensor.is_cuda and self.sums_on_device:
+            dist.all_gather_into_tensor(everyone, tensor)
+        else:  # gloo fills single tensors
+            dist.all_gather(list(everyone.unbind()), tensor)
+        return everyone
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """Overwrites `tensor` with that of rank `source`, and returns it."""
@@ -87,10 +99,6 @@ class World:
         if self.size == 1:
             return flag
         return bool(self.sum(torch.tensor(int(flag))).item())  # on the host: a GPU need not stop for it
-
-    def barrier(self) -> None:
-        """Waits until every rank is here."""
-        self.sum(torch.zeros(1))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from dcgan_dist.gan.losses import discriminator_loss, generator_loss
 from dcgan_dist.gan.precision import Precision
@@ -42,6 +43,13 @@ class GanStep:
     precision: Precision
     loss_weight: float = 1.0
     """Images of this batch over those of an average one, where batches that are averaged differ in size."""
+    average_gradients: Callable[[nn.Module], None] | None = None
+    """Called with a network between its backward pass and its update; None if the gradients are ready by then."""
+    joint_pass: bool = False
+    """Real and drawn images go through the discriminator together, each half with batch statistics of its own: the same
+    as one after the other, in half the calls. Its batch norm layers must know `parts`."""
+    reuse_fakes: bool = False
+    """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
 
     def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
         """Updates the discriminator with `first_latents`, then the generator with `second_latents`.
@@ -49,32 +57,59 @@ class GanStep:
         pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
         """
         real_images = to_signed_unit(pixels, self.precision.weights)
-        d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(real_images, first_latents)
+        with _stage("draw"), self.precision.autocast(), torch.set_grad_enabled(self.reuse_fakes):
+            fake_images = self.generator(first_latents)
+        with _stage("discriminator"):
+            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(real_images, fake_images.detach())
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
-        g_loss, g_lost = self._update_generator(second_latents)
+        with _stage("generator"):
+            g_loss, g_lost = self._update_generator(second_latents, fake_images)
         real_score, fake_score = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
         return StepMetrics(d_loss, g_loss, real_score, fake_score, d_lost + g_lost)
 
-    def _update_discriminator(self, real_images: Tensor, latents: Tensor) -> tuple[Tensor, ...]:
-        self.discriminator_optimizer.zero_grad()
+    def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
         with self.precision.autocast():
-            with torch.no_grad():
-                fake_images = self.generator(latents)
-            real_logits = self.discriminator(real_images)
-            fake_logits = self.discriminator(fake_images)
+            if self.joint_pass:
+                both = torch.cat([real_images.to(fake_images.dtype), fake_images])
+                with _statistics_of_parts(self.discriminator, 2):
+                    real_logits, fake_logits = self.discriminator(both).chunk(2)
+            else:
+                real_logits, fake_logits = self.discriminator(real_images), self.discriminator(fake_images)
         real_logits, fake_logits = self._full(real_logits), self._full(fake_logits)
         loss = discriminator_loss(real_logits, fake_logits)
-        lost = _descend(loss * self.loss_weight, self.discriminator_optimizer, self.discriminator_scaler)
+        lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        self.generator_optimizer.zero_grad()
+    def _update_generator(self, latents: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
         with _frozen(self.discriminator), self.precision.autocast():
-            logits = self.discriminator(self.generator(latents))
+            logits = self.discriminator(fake_images if self.reuse_fakes else self.generator(latents))
         loss = generator_loss(self._full(logits))
-        lost = _descend(loss * self.loss_weight, self.generator_optimizer, self.generator_scaler)
+        lost = self._descend(loss, self.generator, self.generator_optimizer, self.generator_scaler)
         return loss.detach(), lost
+
+    def _descend(
+        self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> Tensor:
+        """One update, unless a gradient is not finite: then weights and Adam's state stay; 1 is returned instead of 0.
+
+        All of it happens on the device, so the host need not wait. The fp16 scaler does the same by itself; there an
+        infinite gradient only means that its scale was too large, and does not count.
+        """
+        # Gradients that are averaged elsewhere may lie where the averaging wants them, and then have to stay there.
+        optimizer.zero_grad(set_to_none=self.average_gradients is None)
+        scaler.scale(loss * self.loss_weight).backward()
+        if self.average_gradients is not None:
+            self.average_gradients(network)
+        if scaler.is_enabled():
+            scaler.step(optimizer)
+            scaler.update()
+            return loss.new_zeros(())
+        gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+        non_finite = 1 - torch.stack(torch._foreach_norm(gradients)).sum().isfinite().float()
+        optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
+        optimizer.step()
+        return non_finite
 
     def _full(self, logits: Tensor) -> Tensor:
         return logits.to(self.precision.weights)
@@ -90,22 +125,18 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Tensor:
-    """One update, unless a gradient is not finite: then weights and Adam's state stay, and 1 is returned instead of 0.
-
-    All of it happens on the device, so the host need not wait. The fp16 scaler does the same by itself; there an
-    infinite gradient only means that its scale was too large, and does not count.
-    """
-    scaler.scale(loss).backward()
-    if scaler.is_enabled():
-        scaler.step(optimizer)
-        scaler.update()
-        return loss.new_zeros(())
-    gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
-    non_finite = 1 - torch.stack(torch._foreach_norm(gradients)).sum().isfinite().float()
-    optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
-    optimizer.step()
-    return non_finite
+@contextlib.contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """Names what happens in the block, for torch's profiler and on a GPU for NVIDIA's."""
+    with record_function(name):
+        if not torch.cuda.is_available():
+            yield
+            return
+        torch.cuda.nvtx.range_push(name)
+        try:
+            yield
+        finally:
+            torch.cuda.nvtx.range_pop()
 
 
 @contextlib.contextmanager
@@ -116,3 +147,18 @@ def _frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _statistics_of_parts(network: nn.Module, parts: int) -> Iterator[None]:
+    """Gives each of so many parts of a batch statistics of its own, in every batch norm layer of `network`."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in layers:
+        if not hasattr(layer, "parts"):
+            raise TypeError(f"{type(layer).__name__} cannot keep the statistics of two halves of a batch apart")
+        layer.parts = parts  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.parts = 1  # type: ignore[assignment]

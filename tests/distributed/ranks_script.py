@@ -9,6 +9,7 @@ the ranks do together and asserts afterwards, so that a failure on one rank keep
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 import signal
@@ -17,20 +18,22 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
-from dcgan_dist.data.loader import fill_cache
+from dcgan_dist.data.loader import BatchPlan, fill_cache
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.replicate import copy_from_main, replicate
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
+from dcgan_dist.engine import open_update
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision, PrecisionName
-from dcgan_dist.gan.step import GanStep
 from dcgan_dist.sampling import FixedLatentSampler
 from dcgan_dist.state import TrainState, initial_state
 from dcgan_dist.stop import StopRequest
@@ -144,48 +147,102 @@ def sync_batch_norm_evaluates_like_batch_norm(world: World) -> None:
 # --- gradients and weights --------------------------------------------------------------------------------------------
 
 
-def tiny_config(batch_norm: str = "sync", precision: PrecisionName = "fp64") -> TrainConfig:
-    section = TrainSection(precision=precision, batch_norm=batch_norm)  # type: ignore[arg-type]
-    return TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(latent_size=8, base_channels=4), train=section)
-
-
-def gan_step(state: TrainState, world: World, precision: Precision, count: int, global_batch: int) -> GanStep:
-    return GanStep(
-        replicate(state.generator, world),
-        replicate(state.discriminator, world),
-        state.generator_optimizer,
-        state.discriminator_optimizer,
-        state.generator_scaler,
-        state.discriminator_scaler,
-        precision,
-        loss_weight=count * world.size / global_batch,
+def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: object) -> TrainConfig:
+    section = TrainSection(precision=precision, **train)  # type: ignore[arg-type]
+    return TrainConfig(
+        data=DataConfig(image_size=size), model=ModelConfig(latent_size=8, base_channels=4), train=section
     )
 
 
-def trained(world: World, global_batch: int, steps: int) -> tuple[TrainState, list[dict[str, float]]]:
+def trained(
+    world: World, global_batch: int, steps: int, config: TrainConfig | None = None
+) -> tuple[TrainState, list[dict[str, float]]]:
     """A few steps on this world's ranks, and the figures of each step."""
-    precision = Precision("fp64", CPU)
-    state = initial_state(tiny_config(), world, precision)
+    config = config or tiny_config()
+    precision = Precision(config.train.precision, CPU)  # type: ignore[arg-type]
+    state = initial_state(config, world, precision)
     first, count = share(global_batch, world.rank, world.size)
-    step = gan_step(state, world, precision, count, global_batch)
+    update = open_update(config, state, precision, BatchPlan(0, 1, global_batch, first, count, False), world)
+    size = config.data.image_size
     figures = []
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
-        pixels = torch.randint(0, 256, (global_batch, 3, 32, 32), generator=random, dtype=torch.uint8)
-        latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64)
+        pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
+        latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64).to(precision.weights)
         mine = slice(first, first + count)
-        state.window.add(step(pixels[mine], latents[0, mine], latents[1, mine]), images=count)
+        update(pixels[mine], latents[0, mine], latents[1, mine])
         figures.append(state.window.take_means(world))
     return state, figures
 
 
+def assert_same_weights(expected: TrainState, found: TrainState, tolerance: float, what: str) -> None:
+    for name in ("generator", "discriminator", "average"):
+        one, other = getattr(expected, name).state_dict(), getattr(found, name).state_dict()
+        assert list(one) == list(other)
+        for key, value in one.items():
+            close(value, other[key], tolerance, f"{what}: {name}.{key}")
+
+
+WAYS = (("ddp", "joint"), ("graph", "separate"), ("graph", "joint"))
+
+
+def compare_ways(world: World, precision: PrecisionName, steps: int, tolerance: float, reuse_fakes: bool) -> None:
+    """DDP and two passes through the discriminator against all other ways, on these ranks and on one."""
+    for each in (world, ALONE):
+        states = [
+            trained(
+                each,
+                3 * world.size,
+                steps,
+                tiny_config(precision, engine=engine, discriminator_pass=way, reuse_fakes=reuse_fakes),
+            )[0]
+            for engine, way in (("ddp", "separate"), *WAYS)
+        ]
+        for way, state in zip(WAYS, states[1:], strict=True):
+            assert_same_weights(states[0], state, tolerance, f"{way} on {each.size} ranks")
+
+
+def every_engine_ends_with_the_same_weights(world: World) -> None:
+    compare_ways(world, "fp64", 20, 1e-9, reuse_fakes=False)
+
+
+def every_engine_reuses_fakes_alike(world: World) -> None:
+    compare_ways(world, "fp64", 5, 1e-9, reuse_fakes=True)
+
+
+def every_engine_takes_the_same_step_in_single_precision(world: World) -> None:
+    compare_ways(world, "fp32", 1, 1e-5, reuse_fakes=False)
+
+
+class CollectivesCounted(TorchDispatchMode):
+    """Counts what is handed to the process group."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += func.namespace == "c10d"
+        return func(*args, **(kwargs or {}))
+
+
+def a_step_takes_as_many_collectives_as_the_readme_says(world: World) -> None:
+    found = {}
+    for engine, way, reuse in itertools.product(("ddp", "graph"), ("separate", "joint"), (False, True)):
+        config = tiny_config("fp32", 64, engine=engine, discriminator_pass=way, reuse_fakes=reuse)
+        state = initial_state(config, world, Precision("fp32", CPU))
+        update = open_update(config, state, Precision("fp32", CPU), BatchPlan(0, 1, world.size, 0, 1, False), world)
+        pixels, latents = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.randn(2, 8)
+        for _ in range(2):  # DDP arranges its buckets meanwhile
+            update(pixels, latents, latents)
+        with CollectivesCounted() as counted:
+            update(pixels, latents, latents)
+        found[engine, way, reuse] = counted.number
+    expected = {("separate", False): 38, ("separate", True): 34, ("joint", False): 30, ("joint", True): 26}
+    assert found == {(engine, *way): count for engine in ("ddp", "graph") for way, count in expected.items()}, found
+
+
 def assert_trains_as_alone(world: World, global_batch: int) -> None:
     (state, figures), (expected, expected_figures) = (trained(each, global_batch, 4) for each in (world, ALONE))
-    for name in ("generator", "discriminator"):
-        ours, alone = getattr(state, name).state_dict(), getattr(expected, name).state_dict()
-        assert list(ours) == list(alone)
-        for key, value in alone.items():
-            close(value, ours[key], 1e-9, f"{name}.{key}")
+    assert_same_weights(expected, state, 1e-9, f"{world.size} ranks")
     for ours, alone in zip(figures, expected_figures, strict=True):
         for name, value in alone.items():
             assert abs(ours[name] - value) < 1e-9, name
@@ -394,6 +451,10 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     sync_batch_norm_evaluates_like_batch_norm,
     steps_over_even_shares_are_those_of_one_rank,
     steps_over_uneven_shares_are_those_of_one_rank,
+    every_engine_ends_with_the_same_weights,
+    every_engine_reuses_fakes_alike,
+    every_engine_takes_the_same_step_in_single_precision,
+    a_step_takes_as_many_collectives_as_the_readme_says,
     gradients_are_averaged_over_ranks,
     every_rank_ends_with_the_same_bits,
     local_batch_norm_is_levelled_by_rank_0s_statistics,

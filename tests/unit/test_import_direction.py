@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "files", "config", "counter_random", "launcher", "arguments", "data.shard_format", "data.shard_index"),
     ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host"),
-    ("trained", "metrics", "generating.chunks"),
+    ("trained", "metrics", "engine", "generating.chunks"),
     ("recorder", "loop"),
     ("prepare",),
     ("assemble", "generating"),

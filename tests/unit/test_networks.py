@@ -266,9 +266,10 @@ def test_after_a_step_the_weights_are_the_tutorials(name: PrecisionName) -> None
 def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> None:
     pair = Pair(Precision("fp32", CPU))
     pixels, first, second = batch(torch.float32)
-    pair.step._update_discriminator(to_signed_unit(pixels, torch.float32), first)
+    fakes = pair.generator(first).detach()
+    pair.step._update_discriminator(to_signed_unit(pixels, torch.float32), fakes)
     before = [parameter.grad.clone() for parameter in pair.discriminator.parameters() if parameter.grad is not None]
-    pair.step._update_generator(second)
+    pair.step._update_generator(second, fakes)
     after = [parameter.grad for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     assert len(before) == len(after) == len(list(pair.discriminator.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))

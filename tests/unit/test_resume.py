@@ -16,7 +16,7 @@ from dcgan_dist.command_line import parse_arguments
 from dcgan_dist.config import DataConfig, RunConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
-from dcgan_dist.resume import IDENTITY, check_identity, choose_global_batch, find_checkpoint
+from dcgan_dist.resume import IDENTITY, SHAPES, check_identity, choose_global_batch, find_checkpoint
 
 CONFIG = TrainConfig()
 CPU = torch.device("cpu")
@@ -31,6 +31,7 @@ ANOTHER_VALUE = {
     "optim.beta2": "0.25",
     "train.precision": "fp32",
     "train.batch_norm": "local",
+    "train.reuse_fakes": "true",
 }
 
 
@@ -68,7 +69,25 @@ def test_a_setting_that_makes_the_run_what_it_is_may_not_change(key: str) -> Non
     with pytest.raises(UserError) as caught:
         check_identity(changed, "abc", saved_by(CONFIG))
     assert f"{key} is {changed.as_dict()[section][field]} and was {before}" in str(caught.value)
-    assert "set it back, choose another --run.dir, or say --run.accept_changes true" in str(caught.value)
+    advice = "set it back, choose another --run.dir" + (
+        ", or say --run.accept_changes true" if key not in SHAPES else ""
+    )
+    assert str(caught.value).endswith(advice)
+
+
+@pytest.mark.parametrize("key", SHAPES)
+def test_a_setting_that_gives_weights_their_shapes_may_not_even_change_if_accepted(key: str) -> None:
+    accepted = parse_arguments([f"--{key}", ANOTHER_VALUE.get(key, "7"), "--run.accept_changes", "true"])
+    with pytest.raises(UserError, match=key):
+        check_identity(accepted, "abc", saved_by(CONFIG))
+
+
+def test_a_setting_that_is_younger_than_the_checkpoint_counts_as_its_default() -> None:
+    saved = saved_by(CONFIG)
+    del saved["config"]["train"]["reuse_fakes"]
+    check_identity(CONFIG, "abc", saved)
+    with pytest.raises(UserError, match="train.reuse_fakes is True and was False"):
+        check_identity(parse_arguments(["--train.reuse_fakes", "true"]), "abc", saved)
 
 
 def test_other_images_may_not_take_the_place_of_the_first() -> None:
