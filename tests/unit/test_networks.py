@@ -310,7 +310,8 @@ def test_loss_weight_scales_the_gradients_and_not_the_figures() -> None:
     weighted.step.loss_weight = 2.0
     pixels, first, _ = batch(torch.float64)
     images = to_signed_unit(pixels, torch.float64)
-    losses = [pair.step._update_discriminator(images, first)[0] for pair in (plain, weighted)]
+    fakes = plain.generator(first).detach()
+    losses = [pair.step._update_discriminator(images, fakes)[0] for pair in (plain, weighted)]
     assert losses[0] == losses[1]
     for one, other in zip(plain.discriminator.parameters(), weighted.discriminator.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
