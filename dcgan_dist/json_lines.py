@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: read whatever a crash left of them, appended to, shortened. Standard library only."""
+"""Files of one JSON object a line: read whatever a crash left of them, appended to, shortened."""
 
 from __future__ import annotations
 

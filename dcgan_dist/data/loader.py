@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -81,14 +82,18 @@ def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: 
     """
     _check_crop(config, shards.manifest)
     settings = {"size": config.image_size, "crop": config.crop, "device": world.device, "threads": cores}
+    decode = decode_with_dali if decoder_name(config) == "dali" else decode_with_pillow
+    return partial(decode, shards, **settings)
+
+
+def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
+    """The decoder that is used here. Raises UserError if DALI is asked for and absent."""
     installed = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-    if config.decoder == "pillow" or (config.decoder == "auto" and not installed):
-        return partial(decode_with_pillow, shards, **settings)
-    if not installed:
+    if config.decoder == "dali" and not installed:
         raise UserError(
             "data.decoder = dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, or use auto"
         )
-    return partial(decode_with_dali, shards, **settings)
+    return "pillow" if config.decoder == "pillow" or not installed else "dali"
 
 
 def open_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from dcgan_dist.counter_random import normal, stream_seed
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.generating.chunks import CHUNK, Workforce
+
+Input = TypeVar("Input")
 
 Draw = Callable[[Tensor], Tensor]
 """Latents [n, latent_size], float64, to images, uint8 [n, 3, size, size]."""
@@ -21,7 +24,7 @@ Report = Callable[[int], None]
 def drawn_images(
     draw: Draw, seed: int, latent_size: int, num_images: int, workforce: Workforce, report: Report
 ) -> Tensor:
-    """`num_images` images of a generator, the same on every rank and any number of ranks: uint8 [num_images, 3, s, s]."""
+    """The first images of a generator, the same on any number of ranks: uint8 [num_images, 3, s, s] on every rank."""
     device = workforce.world.device
 
     def drawn(start: int) -> Tensor:

@@ -1,7 +1,7 @@
 """How alike two samples of a set are, on average: multi-scale structural similarity (Wang et al. 2003).
 
-High where a generator draws the same few images again and again (Odena et al. 2017, section 4.2). It says nothing of how good
-they are, so it is read beside the same figure of real images.
+High where a generator draws the same few images again and again (Odena et al. 2017, section 4.2). It says nothing of
+how good they are, so it is read beside the same figure of real images.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dcgan_dist.errors import UserError
-
 FILTER = "triangle, antialiased"  # how the decoders shrink an image to its size
 
 
@@ -46,23 +44,13 @@ class Protocol:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What two recorded protocols differ in, one line each: `num_images is 1024 and was 2048`."""
+    """What two recorded protocols differ in, a phrase each: `num_images is 1024 and was 2048`."""
     one, other = _flat(one), _flat(other)
     return [
         f"{name} is {one.get(name)} and was {other.get(name)}"
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name)
     ]
-
-
-def assert_comparable(metric: str, places: list[str], protocols: list[dict[str, Any]]) -> None:
-    """Raises UserError naming what differs if the scores of one metric were taken under unlike protocols."""
-    for place, protocol in zip(places[1:], protocols[1:], strict=True):
-        if unlike := differences(protocol, protocols[0]):
-            raise UserError(
-                f"{metric} of {place} cannot be compared with that of {places[0]}: {'; '.join(unlike)}; "
-                "evaluate both with the same settings"
-            )
 
 
 def _flat(protocol: dict[str, Any]) -> dict[str, Any]:
