@@ -113,6 +113,11 @@ class CapturedUpdate:
             static.copy_(value)
         self._graph.replay()
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether steps are replayed."""
+        return self._graph is not None
+
     def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> None:
         # A graph is recorded on a stream of its own, and everything it meets must have begun its life there.
         self._stream.wait_stream(torch.cuda.current_stream())

@@ -98,18 +98,13 @@ class GanStep:
         """
         # Gradients that are averaged elsewhere may lie where the averaging wants them, and then have to stay there.
         optimizer.zero_grad(set_to_none=self.average_gradients is None)
-        scaler.scale(loss * self.loss_weight).backward()
+        with _stage("backward"):
+            scaler.scale(loss * self.loss_weight).backward()
         if self.average_gradients is not None:
-            self.average_gradients(network)
-        if scaler.is_enabled():
-            scaler.step(optimizer)
-            scaler.update()
-            return loss.new_zeros(())
-        gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
-        non_finite = 1 - torch.stack(torch._foreach_norm(gradients)).sum().isfinite().float()
-        optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
-        optimizer.step()
-        return non_finite
+            with _stage("average gradients"):
+                self.average_gradients(network)
+        with _stage("optimizer"):
+            return _update(optimizer, scaler)
 
     def _full(self, logits: Tensor) -> Tensor:
         return logits.to(self.precision.weights)
@@ -123,6 +118,19 @@ def to_signed_unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
 def to_pixels(images: Tensor) -> Tensor:
     """Images in [-1, 1] become uint8 pixels 0..255, rounded; the inverse of `to_signed_unit`."""
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Tensor:
+    """Lets Adam take its step if all gradients are finite; a scalar on the device, 1 if they are not."""
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        scaler.update()
+        return torch.zeros((), device=optimizer.param_groups[0]["params"][0].device)
+    gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+    non_finite = 1 - torch.stack(torch._foreach_norm(gradients)).sum().isfinite().float()
+    optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
+    optimizer.step()
+    return non_finite
 
 
 @contextlib.contextmanager

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
+from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.precision import Precision, best_precision
-from dcgan_dist.gan.step import GanStep
-from dcgan_dist.state import initial_state
+from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
+from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
+from dcgan_dist.state import TrainState, initial_state
 from tests.running import load_checkpoint, metric_rows, read_status, run_train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -64,25 +65,68 @@ def test_dali_on_the_gpu_agrees_with_pillow_within_the_stated_tolerance(shards: 
 
 def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
     precision = Precision(best_precision(GPU), GPU)
-    state = initial_state(TrainConfig(), ALONE, precision)
-    step = GanStep(
-        state.generator,
-        state.discriminator,
-        state.generator_optimizer,
-        state.discriminator_optimizer,
-        state.generator_scaler,
-        state.discriminator_scaler,
-        precision,
-    )
+    config = TrainConfig(train=TrainSection(engine="ddp"))
+    state = initial_state(config, ALONE, precision)
+    update = open_update(config, state, precision, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
     pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2)
     latents = torch.randn(16, 100, device=GPU)
-    step(pixels, latents, latents)
+    update(pixels, latents, latents)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            state.window.add(step(pixels, latents, latents), images=16)
+            update(pixels, latents, latents)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def trained(engine: str, discriminator_pass: str, precision: PrecisionName, steps: int) -> TrainState:
+    """The state after some steps on one GPU."""
+    section = TrainSection(precision=precision, engine=engine, discriminator_pass=discriminator_pass)  # type: ignore
+    config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=16), train=section)
+    arithmetic = Precision(precision, GPU)
+    torch.backends.cudnn.deterministic = True
+    state = initial_state(config, ALONE, arithmetic)
+    update = open_update(config, state, arithmetic, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
+    for number in range(steps):
+        random = torch.Generator().manual_seed(number)
+        pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2).to(GPU)
+        latents = torch.randn(2, 16, 100, generator=random).to(GPU, arithmetic.weights)
+        update(pixels, latents[0], latents[1])
+    assert isinstance(update, CapturedUpdate) == (engine == "graph")
+    if isinstance(update, CapturedUpdate):
+        assert update.is_captured
+    update.close()
+    return state
+
+
+@pytest.mark.parametrize("discriminator_pass", ["joint", "separate"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("bf16", 0.0), ("fp16", 0.0)])
+def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
+    precision: PrecisionName, tolerance: float, discriminator_pass: str
+) -> None:
+    eager, captured = (
+        trained(engine, discriminator_pass, precision, STEPS_BEFORE_CAPTURE + 9) for engine in ("ddp", "graph")
+    )
+    for network in ("generator", "discriminator", "average"):
+        one, other = getattr(eager, network).state_dict(), getattr(captured, network).state_dict()
+        for key, value in one.items():
+            torch.testing.assert_close(value, other[key], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(eager.window.sums, captured.window.sums, rtol=1e-9, atol=1e-9)
+
+
+def test_a_resumed_run_on_the_gpu_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path) -> None:
+    weights = []
+    for name, stops in (("straight", (2560,)), ("resumed", (1280, 2560))):
+        for total in stops:
+            result = run_train(
+                1, "--data.shards", shards, "--run.dir", tmp_path / name, *SMALL_RUN, "--train.total_images", total,
+                env=VISIBLE,
+            )  # fmt: skip
+            assert result.returncode == 0, result.stderr
+        weights.append(load_checkpoint(tmp_path / name / "checkpoints" / "000002560.pt"))
+    for network in ("generator", "discriminator", "ema"):
+        for key, value in weights[0][network].items():
+            assert torch.equal(value, weights[1][network][key]), f"{network}.{key}"
 
 
 def test_two_ranks_on_one_gpu_train_the_same_networks_as_one(shards: Path, tmp_path: Path) -> None:
