@@ -1,0 +1,60 @@
+"""scores.jsonl: every score of a run with its protocol, one JSON object a line; and which of them may be compared."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from dcgan_dist import __version__
+from dcgan_dist.errors import UserError
+from dcgan_dist.json_lines import append_row, keep_rows, read_rows
+from dcgan_dist.metrics.protocol import Protocol, differences
+
+ScoreRow = dict[str, Any]
+"""What `Score.row` writes, with `checkpoint`, `during_training`, `time` and `version`."""
+
+
+def append_scores(path: Path, rows: list[ScoreRow], checkpoint: str, during_training: bool) -> list[ScoreRow]:
+    """Adds rows, with where they come from, and returns them. Raises OSError as the file system does."""
+    origin = {"checkpoint": checkpoint, "during_training": during_training, "version": __version__}
+    complete = [row | origin | {"time": round(time.time(), 3)} for row in rows]
+    for row in complete:
+        append_row(path, row)
+    return complete
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """The whole rows of a file, in the order in which they were written."""
+    needed = {"images_seen", "metric", "value", "protocol", "protocol_key"}
+    return [row for row in read_rows(path) if needed <= row.keys() and isinstance(row["value"], (int, float))]
+
+
+def drop_scores_after(path: Path, images_seen: int) -> None:
+    """Forgets scores of what will be trained anew by a run that goes on at `images_seen`."""
+    keep_rows(path, lambda row: row.get("images_seen", 0) <= images_seen)
+
+
+def best_score(rows: list[ScoreRow], metric: str, protocol_key: str) -> ScoreRow | None:
+    """The lowest score taken during training under exactly this protocol; None if there is none."""
+    alike = [row for row in rows if (row["metric"], row["protocol_key"]) == (metric, protocol_key)]
+    return min((row for row in alike if row.get("during_training")), key=lambda row: row["value"], default=None)
+
+
+def newest_comparable(place: Path, protocol: Protocol) -> ScoreRow:
+    """The newest score of a metric in a run folder, or a scores.jsonl, to show beside one taken under `protocol`.
+
+    Raises UserError if there is none, or it was taken under another protocol.
+    """
+    path = place / "scores.jsonl" if place.is_dir() else place
+    rows = [row for row in (read_scores(path) if path.is_file() else []) if row["metric"] == protocol.metric]
+    if not rows:
+        raise UserError(
+            f"{place}: has no {protocol.metric} to compare with; python -m dcgan_dist.evaluate --checkpoint {place}"
+        )
+    if unlike := differences(protocol.as_dict(), rows[-1]["protocol"]):
+        raise UserError(
+            f"{protocol.metric} of {place} is of another protocol and cannot be compared: {'; '.join(unlike)}; "
+            "evaluate both in the same way"
+        )
+    return rows[-1]
