@@ -46,10 +46,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # unbiased, as BatchNorm2d keeps it
         self.num_batches_tracked.add_(1)
+        # Without a momentum all batches count alike, as in BatchNorm2d.
+        share = 1 / self.num_batches_tracked.to(mean.dtype) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / (count - 1)), share)  # unbiased, as BatchNorm2d keeps it
 
 
 class _Normalise(torch.autograd.Function):

@@ -11,8 +11,8 @@ def update_average(average: nn.Module, network: nn.Module, images: int, half_lif
     """Moves `average` towards `network` after a step on `images` images.
 
     The half-life is in images, so the average means the same at any batch size (Karras et al. 2018, section 4). Batch
-    norm's statistics are averages already and are copied.
+    norm's statistics are left alone: those of `network` are not the average's own, which have to be measured before it
+    is used.
     """
     decay = 0.5 ** (images / half_life_images)
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-    torch._foreach_copy_(list(average.buffers()), list(network.buffers()))

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dcgan_dist.calibration import calibrate_batch_norm
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan, fill_cache
 from dcgan_dist.data.sample_order import share
@@ -376,6 +377,18 @@ def figures_are_means_over_the_images_of_all_ranks(world: World) -> None:
     assert abs(means["loss"] - expected) < 1e-12
 
 
+def the_averages_statistics_are_measured_alike_on_any_ranks(world: World) -> None:
+    found = []
+    for each in (world, ALONE):
+        state = initial_state(tiny_config(), each, Precision("fp64", CPU))
+        calibrate_batch_norm(state.average, 3, 8, each)  # type: ignore[arg-type]
+        assert not state.average.training  # type: ignore[union-attr]
+        found.append(state.average.state_dict())  # type: ignore[union-attr]
+    for key, value in found[1].items():
+        close(value, found[0][key], 1e-12, key)
+    assert (found[0]["project.1.running_mean"] != 0).all()
+
+
 # --- self-check -------------------------------------------------------------------------------------------------------
 
 
@@ -465,6 +478,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     a_request_to_stop_heard_by_one_rank_is_obeyed_by_all_at_one_step,
     a_stop_file_and_a_time_limit_stop_all_ranks,
     figures_are_means_over_the_images_of_all_ranks,
+    the_averages_statistics_are_measured_alike_on_any_ranks,
     a_rank_with_other_weights_is_named,
     ranks_with_the_same_latents_are_named,
     every_rank_caches_every_image,

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcgan_dist.calibration import calibrate_batch_norm
+from dcgan_dist.counter_random import normal
+from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.generator import Generator
@@ -335,12 +338,19 @@ def test_after_its_half_life_a_weight_counts_half_at_any_batch_size(images: int)
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.5), rtol=0, atol=1e-4)
 
 
-def test_the_average_takes_batch_norms_statistics_as_they_are() -> None:
+def test_the_average_takes_no_statistics_of_other_weights_and_measures_its_own() -> None:
     network = Generator(32, LATENT, BASE)
-    average = copy.deepcopy(network).requires_grad_(False)
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    before = [buffer.clone() for buffer in average.buffers()]
     network(torch.randn(BATCH, LATENT))
     update_average(average, network, 1, half_life_images=1000)
-    assert all(torch.equal(one, other) for one, other in zip(average.buffers(), network.buffers(), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(average.buffers(), before, strict=True))
+    calibrate_batch_norm(average, 0, LATENT, World(0, 1, 0, 1, CPU))
+    latents = normal(0, "calibration latents", 0, 1024, LATENT, CPU).float()
+    inside = average.get_submodule("project.0")(latents[:, :, None, None])
+    norm = average.get_submodule("project.1")
+    torch.testing.assert_close(norm.running_mean, inside.mean((0, 2, 3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, inside.var((0, 2, 3)), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

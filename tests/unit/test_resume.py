@@ -86,7 +86,7 @@ def test_a_setting_that_is_younger_than_the_checkpoint_counts_as_its_default() -
     saved = saved_by(CONFIG)
     del saved["config"]["train"]["reuse_fakes"]
     check_identity(CONFIG, "abc", saved)
-    with pytest.raises(UserError, match="train.reuse_fakes is True and was False"):
+    with pytest.raises(UserError, match=r"train\.reuse_fakes is True and was False"):
         check_identity(parse_arguments(["--train.reuse_fakes", "true"]), "abc", saved)
 
 
