@@ -159,6 +159,7 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
     saved = recorder.checkpoint(state, wait=True)
     status = "done" if reason is None else "preempted"
     if not world.is_main:
+        recorder.trackers.close(status)
         return 0
     if not saved:
         recorder.folder.try_write_status("failed", state.images_seen, "the last checkpoint could not be written")

@@ -116,6 +116,11 @@ class Checkpointer:
             first.setdefault(int(path.stem) // self.keep_every_images, path)
         return {path for milestone, path in first.items() if milestone > 0}
 
+    @property
+    def last_saved(self) -> int | None:
+        """`images_seen` of the last checkpoint that this process has written whole; None before the first."""
+        return self._last_good[0] if self._last_good else None
+
     def path(self, images_seen: int) -> Path:
         """Where the checkpoint of this moment lies, or would."""
         return self.folder / f"{images_seen:09d}{SUFFIX}"

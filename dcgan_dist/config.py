@@ -194,6 +194,9 @@ class TrackConfig:
     wandb_project: str = "dcgan_dist"
     """Project on Weights & Biases."""
 
+    wandb_checkpoints: bool = False
+    """Send checkpoints to Weights & Biases too, as versions of one artifact; each is about 80 MB at 64 pixels."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

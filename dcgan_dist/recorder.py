@@ -19,8 +19,10 @@ from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.replicate import copy_from_main
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
+from dcgan_dist.environment import describe_environment
 from dcgan_dist.errors import RunFailed
 from dcgan_dist.gan.precision import Precision
+from dcgan_dist.reporting.write import try_to_report
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.sampling import FixedLatentSampler, save_grid
 from dcgan_dist.state import TrainState
@@ -55,6 +57,7 @@ class RunRecorder:
     throughput: Throughput
     identity: dict[str, Any]
     """What a checkpoint holds besides the state: seed, config, fingerprint, global batch, tracker ids."""
+    _passed_on: int | None = None
 
     def advance(self, state: TrainState) -> None:
         """Moves the progress bar."""
@@ -113,11 +116,13 @@ class RunRecorder:
             draw_curves(self.folder.metrics, self.folder.curves)
         except Exception as error:  # a picture is no reason to call a finished run failed
             log.warning("could not draw %s (%s)", self.folder.curves, error)
+        try_to_report(self.folder)
         for what, path in (
             ("samples", self.folder.grid(state.images_seen)),
             ("samples of the average", self.folder.ema_grid(state.images_seen)),
             ("real images", self.folder.real_grid),
             ("curves", self.folder.curves),
+            ("report", self.folder.report),
             ("checkpoint", self.checkpointer.path(state.images_seen)),
         ):
             if path.exists():
@@ -135,10 +140,20 @@ class RunRecorder:
         contents = state.state_dict() | self.identity
         if wait:
             self.checkpointer.wait()
-            return self.checkpointer.save(contents)
+            saved = self.checkpointer.save(contents)
+            self._pass_on_checkpoint()
+            return saved
+        self._pass_on_checkpoint()  # the one before: this one is not whole yet
         self.checkpointer.save_in_background(contents)
         self.folder.try_write_status("running", state.images_seen, "")
         return True
+
+    def _pass_on_checkpoint(self) -> None:
+        """Tells the trackers of the newest checkpoint that is whole, once."""
+        newest = self.checkpointer.last_saved
+        if newest is not None and newest != self._passed_on:
+            self._passed_on = newest
+            self.trackers.checkpoint(self.checkpointer.path(newest), newest)
 
     def _assert_sound(self, state: TrainState) -> None:
         """Finite figures, and the same weights on every rank."""
@@ -171,8 +186,11 @@ def open_recorder(
 ) -> RunRecorder:
     """The recorder of a run, going on at the checkpoint `saved` if there is one."""
     images_seen = saved["images_seen"] if saved else 0
+    environment = describe_environment(world, manifest, precision.name, batches.global_batch, total_images)
+    if world.is_main:
+        folder.write_environment(environment)
     console = ConsoleTracker(total_images, images_seen) if world.is_main else None
-    trackers, tracker_ids = open_trackers(config, folder, saved) if console else ([], {})
+    trackers, tracker_ids = open_trackers(config, folder, environment, saved, world)
     return RunRecorder(
         folder=folder,
         world=world,
@@ -182,7 +200,7 @@ def open_recorder(
         sampler=FixedLatentSampler(
             config.run.seed, config.sample.num_images, config.model.latent_size, config.data.image_size, world
         ),
-        trackers=Trackers([*trackers, console] if console else []),
+        trackers=Trackers([*trackers, console] if console else trackers),
         console=console,
         throughput=Throughput(world.device),
         identity={

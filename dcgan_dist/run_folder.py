@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import write_text
@@ -30,6 +30,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """Every score with its protocol, one JSON object a line."""
+        return self.path / "scores.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Starts, stops, warnings and rollbacks, one JSON object a line."""
+        return self.path / "events.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -87,6 +97,10 @@ class RunFolder:
             for path in folder.glob(".*.tmp"):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Says where and with what the run trains, for the report."""
+        write_text(self.environment, json.dumps(environment, indent=1) + "\n")
 
     def try_write_status(self, status: Status, images_seen: int, reason: str) -> None:
         """The same where a full disk must not stop the run."""

@@ -72,6 +72,12 @@ class ConsoleTracker:
     def image(self, name: str, path: Path, images_seen: int) -> None:
         """Pictures are not for the console."""
 
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """Nor are checkpoints."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Warnings are logged where they arise."""
+
     def close(self, status: str) -> None:
         """Leaves the terminal as it was."""
         if self._progress:
@@ -81,10 +87,17 @@ class ConsoleTracker:
 @contextlib.contextmanager
 def decoding_bar(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
     """A bar for the decoding at the start; the block calls what it gets with the number of images decoded so far."""
-    columns = (TextColumn("decoding"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
+    with progress_bar("decoding", total, visible) as report:
+        yield report
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, total: int, visible: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal for work on images; the block calls what it gets with the number of images done so far."""
+    columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
     visible = visible and _console.is_terminal
     with Progress(*columns, console=_console, disable=not visible, transient=True) as progress:
-        task = progress.add_task("decoding", total=total)
+        task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
 
 

@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.distributed.world import World
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
-from dcgan_dist.tracking.weights_and_biases import WandbTracker, choose_mode, run_id
+from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id
 
 log = logging.getLogger(__name__)
 
+Mode = Literal["online", "offline"]
+
 
 def open_trackers(
-    config: TrainConfig, folder: RunFolder, saved: dict[str, Any] | None
+    config: TrainConfig,
+    folder: RunFolder,
+    environment: dict[str, Any],
+    saved: dict[str, Any] | None,
+    world: World,
 ) -> tuple[list[Tracker], dict[str, str]]:
-    """The trackers that are asked for, going on at the checkpoint, and the ids under which others know the run."""
-    images_seen = saved["images_seen"] if saved else 0
-    already_sent = last_images_seen(folder.metrics)  # before the rows after the checkpoint are dropped
-    trackers: list[Tracker] = [JsonlTracker(folder.metrics, images_seen)]
-    if config.track.tensorboard:
-        trackers.append(TensorBoardTracker(folder.path / "tensorboard", images_seen))
+    """This rank's trackers, going on at the checkpoint, and the ids under which others know the run.
+
+    Rank 0 tells of the training; on every other node one rank tells W&B how the node is. Every rank must call it.
+    """
+    found = None
+    with world.together():
+        found = _wandb_run(config, folder, environment, saved) if world.is_main else None
+    wandb: tuple[WandbRun, Mode] | None = world.broadcast_object(found)
+    ids = {"wandb": wandb[0].id} if wandb else dict(saved["tracker_ids"]) if saved else {}
+    trackers: list[Tracker] = []
+    if world.is_main:
+        images_seen = saved["images_seen"] if saved else 0
+        already_sent = last_images_seen(folder.metrics)  # before the rows after the checkpoint are dropped
+        trackers.append(JsonlTracker(folder.metrics, images_seen))
+        if config.track.tensorboard:
+            trackers.append(TensorBoardTracker(folder.path / "tensorboard", images_seen))
+        if wandb:
+            trackers.append(_online_or_offline(wandb, lambda run, mode: WandbTracker(run, mode, already_sent)))
+    elif wandb and world.local_rank == 0:
+        trackers.append(_online_or_offline(wandb, lambda run, mode: NodeTracker(run, mode, world.rank)))
+    return trackers, ids
+
+
+def _wandb_run(
+    config: TrainConfig, folder: RunFolder, environment: dict[str, Any], saved: dict[str, Any] | None
+) -> tuple[WandbRun, Mode] | None:
+    """Which run this is on W&B and how it is sent; None if W&B is off."""
     mode = choose_mode(config.track.wandb)
     if mode == "off":
-        return trackers, dict(saved["tracker_ids"]) if saved else {}
-    wandb_folder = folder.path / "wandb"
-    known = run_id(wandb_folder, saved["tracker_ids"].get("wandb") if saved else None)
-    start = partial(WandbTracker, config.track, folder.path, config.run.name, config.as_dict(), known, already_sent)
+        return None
+    known = run_id(folder.path / "wandb", saved["tracker_ids"].get("wandb") if saved else None)
+    return WandbRun(known, config.run.name, config.track, folder.path, config.as_dict(), environment), mode
+
+
+def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, Mode], Tracker]) -> Tracker:
+    run, mode = wandb
     try:
-        trackers.append(start(mode))
+        return start(run, mode)
     except Exception as error:  # no network, no such project, a service that is down
         log.warning("W&B does not answer (%s); recording offline, to be synced later", " ".join(str(error).split()))
-        trackers.append(start("offline"))
-    return trackers, {"wandb": known}
+        return start(run, "offline")

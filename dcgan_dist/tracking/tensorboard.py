@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dcgan_dist.tracking.panels import PANELS, QUALITY
 from dcgan_dist.tracking.tracker import Row
+
+
+def custom_layout() -> dict[str, dict[str, list[str | list[str]]]]:
+    """The tab "Custom Scalars": the curves that belong together on one chart, in the order of the report."""
+    panels = {panel.title: ["Multiline", list(panel.figures)] for panel in PANELS}
+    quality = {title: ["Multiline", [f"quality/{name}"]] for name, (title, _) in QUALITY.items()}
+    return {"Training": panels, "Quality": quality}
 
 
 class TensorBoardTracker:
@@ -17,6 +25,7 @@ class TensorBoardTracker:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=images_seen + 1, flush_secs=15)
+        self._writer.add_custom_scalars(custom_layout())
 
     def log(self, row: Row) -> None:
         """One point on each curve."""
@@ -27,6 +36,13 @@ class TensorBoardTracker:
     def image(self, name: str, path: Path, images_seen: int) -> None:
         """One picture at the slider position `images_seen`."""
         self._writer.add_image(name, np.asarray(Image.open(path)), images_seen, dataformats="HWC")
+
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """Checkpoints are not for TensorBoard."""
+
+    def alert(self, title: str, text: str) -> None:
+        """One line of the tab "Text"."""
+        self._writer.add_text("warnings", f"{title}: {text}")
 
     def close(self, status: str) -> None:
         """Flushes the event file."""

@@ -28,6 +28,14 @@ class Tracker(Protocol):
         """Takes a picture that lies at `path`."""
         ...
 
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """Takes a checkpoint that lies whole at `path`."""
+        ...
+
+    def alert(self, title: str, text: str) -> None:
+        """Takes a warning that someone should look at."""
+        ...
+
     def close(self, status: str) -> None:
         """Flushes everything; `status` is done, preempted or failed."""
         ...
@@ -49,6 +57,16 @@ class Trackers:
         """Hands the picture to every tracker."""
         for tracker in self.trackers:
             self._guard(tracker, lambda tracker=tracker: tracker.image(name, path, images_seen))
+
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """Hands the checkpoint to every tracker."""
+        for tracker in self.trackers:
+            self._guard(tracker, lambda tracker=tracker: tracker.checkpoint(path, images_seen))
+
+    def alert(self, title: str, text: str) -> None:
+        """Hands the warning to every tracker."""
+        for tracker in self.trackers:
+            self._guard(tracker, lambda tracker=tracker: tracker.alert(title, text))
 
     def close(self, status: str) -> None:
         """Closes every tracker."""
@@ -82,6 +100,12 @@ class JsonlTracker:
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
         """Pictures are files of their own."""
+
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """Checkpoints too."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Warnings stand in events.jsonl."""
 
     def close(self, status: str) -> None:
         """Closes the file."""

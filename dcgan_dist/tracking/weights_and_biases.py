@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from dcgan_dist.files import write_text
 from dcgan_dist.tracking.tracker import Row
 
 log = logging.getLogger(__name__)
+
+LONGEST_TAG = 64
+LOWER_IS_BETTER = ("swd", "fid", "kid")
 
 
 def choose_mode(asked: Literal["auto", "online", "offline", "off"]) -> Literal["online", "offline", "off"]:
@@ -44,37 +48,60 @@ def _key_in_netrc() -> bool:
         return False
 
 
-class WandbTracker:
-    """Sends rows and grids to the run `run_id`, which it starts or goes on with."""
+@dataclass(frozen=True)
+class WandbRun:
+    """A run as W&B knows it, the same whoever speaks of it and however often it was started."""
 
-    def __init__(
-        self,
-        config: TrackConfig,
-        folder: Path,
-        name: str,
-        settings: dict[str, Any],
-        run_id: str,
-        already_sent: int,
-        mode: Literal["online", "offline"],
-    ) -> None:
+    id: str
+    name: str
+    track: TrackConfig
+    folder: Path
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+
+    def tags(self) -> list[str]:
+        """What runs are sifted by, and what WANDB_TAGS adds: `64px`, `bf16`, `8 ranks`, the device, the data set."""
+        told, own = self.environment, os.environ.get("WANDB_TAGS", "").split(",")
+        ranks = f"{told['ranks']} rank{'s' * (told['ranks'] != 1)}"
+        size = f"{self.settings['data']['image_size']}px"
+        tags = [size, told["precision"], ranks, told["device_name"], told["dataset"], *own]
+        return list(dict.fromkeys(tag.strip()[:LONGEST_TAG] for tag in tags if tag.strip()))
+
+    def start(self, mode: Literal["online", "offline"], job_type: str, node: str = "") -> Any:
+        """Starts or goes on with the run, or with the one of a further `node`; all of a name are one group."""
+        import wandb
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return wandb.init(
+            project=self.track.wandb_project,
+            name=f"{self.name} {node}" if node else self.name,
+            id=f"{self.id}-{node.replace(' ', '')}" if node else self.id,
+            group=os.environ.get("WANDB_RUN_GROUP", self.name),
+            job_type=job_type,
+            tags=self.tags(),
+            resume="allow",
+            mode=mode,
+            dir=str(self.folder),
+            config={**self.settings, "environment": self.environment},
+            settings=wandb.Settings(console="off", silent=True),
+        )
+
+
+class WandbTracker:
+    """Sends rows, grids and, if asked, checkpoints to the run, which it starts or goes on with."""
+
+    def __init__(self, run: WandbRun, mode: Literal["online", "offline"], already_sent: int) -> None:
         """`already_sent`: rows up to this `images_seen` were sent before a crash and would come twice."""
         import wandb
 
         self._wandb = wandb
         self._already_sent = already_sent
-        folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            project=config.wandb_project,
-            name=name,
-            id=run_id,
-            resume="allow",
-            mode=mode,
-            dir=str(folder),
-            config=settings,
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        self._run = run.start(mode, "train")
+        self._with_checkpoints = run.track.wandb_checkpoints
         self._run.define_metric("images_seen")
         self._run.define_metric("*", step_metric="images_seen")
+        for metric in LOWER_IS_BETTER:  # the table of runs shows the best, not the last
+            self._run.define_metric(f"quality/{metric}", step_metric="images_seen", summary="min")
 
     def log(self, row: Row) -> None:
         """One point on each curve, over `images_seen`."""
@@ -86,7 +113,46 @@ class WandbTracker:
         if images_seen > self._already_sent:
             self._run.log({name: self._wandb.Image(str(path)), "images_seen": images_seen})
 
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """A new version of the run's model, with `images_seen` as its alias, if `track.wandb_checkpoints` asks for it.
+
+        W&B takes a copy of its own: the file may be deleted before it is sent.
+        """
+        if self._with_checkpoints:
+            model = self._wandb.Artifact(f"{self._run.id}-checkpoint", "model", metadata={"images_seen": images_seen})
+            model.add_file(str(path), "checkpoint.pt")
+            self._run.log_artifact(model, aliases=["latest", f"images-{images_seen}"])
+
+    def alert(self, title: str, text: str) -> None:
+        """Sends a message to where the user has W&B send its alerts."""
+        self._run.alert(title=title, text=text, level="WARN")
+
     def close(self, status: str) -> None:
         """Ends the run on the server; a preempted one can be resumed."""
         self._run.summary["status"] = status
+        self._run.finish(exit_code=1 if status == "failed" else 0)
+
+
+class NodeTracker:
+    """A further node's processors, memory and network: a run of its own in the same group, because W&B measures a run
+    on one machine only, unless a server joins several."""
+
+    def __init__(self, run: WandbRun, mode: Literal["online", "offline"], rank: int) -> None:
+        """`rank`: the first on this node; the run of a node is found again by it."""
+        self._run = run.start(mode, "node", f"node of rank {rank}")
+
+    def log(self, row: Row) -> None:
+        """Figures are rank 0's to tell."""
+
+    def image(self, name: str, path: Path, images_seen: int) -> None:
+        """Pictures too."""
+
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        """Checkpoints too."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Warnings as well."""
+
+    def close(self, status: str) -> None:
+        """Ends the node's run."""
         self._run.finish(exit_code=1 if status == "failed" else 0)

@@ -1,0 +1,53 @@
+"""Grids as data URIs, so that a page needs no file beside it, within a number of bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# From the best down, until a picture fits: the longest side in pixels and the quality of the JPEG.
+SMALLER = ((1100, 90), (1100, 80), (800, 80), (560, 75), (400, 70), (256, 60))
+
+
+def embed(paths: Sequence[Path], most_bytes: int) -> dict[Path, str]:
+    """Data URIs of the pictures that can be read, `most_bytes` together: as they are if they fit, else as JPEG."""
+    images = {path: image for path in dict.fromkeys(paths) if (image := read_picture(path))}
+    # Base64 writes three bytes as four characters.
+    share = most_bytes * 3 // 4 // max(len(images), 1)
+    if sum(path.stat().st_size for path in images) <= share * len(images):
+        return {path: _uri("png", path.read_bytes()) for path in images}
+    return {path: _uri("jpeg", _within(image, share)) for path, image in images.items()}
+
+
+def read_picture(path: Path) -> Image | None:
+    """The picture, or None where a file is missing or damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError):  # Pillow's own ways of saying that it is no PNG
+        return None
+
+
+def _within(image: Image, most_bytes: int) -> bytes:
+    content = b""
+    for longest, quality in SMALLER:
+        copy = image.copy()
+        copy.thumbnail((longest, longest))
+        file = io.BytesIO()
+        copy.save(file, "JPEG", quality=quality, subsampling=0)
+        content = file.getvalue()
+        if len(content) <= most_bytes:
+            break
+    return content
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,33 @@
+"""The page and the picture on disk: at the end of a run, and when somebody asks for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcgan_dist.files import atomic_write, write_text
+from dcgan_dist.reporting.page import render_page
+from dcgan_dist.reporting.read_run import RunRecord, read_run
+from dcgan_dist.reporting.summary_picture import draw_summary
+from dcgan_dist.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def write_report(runs: Sequence[RunRecord], page: Path) -> tuple[Path, Path]:
+    """Writes the page, and the picture beside it; their paths. Raises OSError if that cannot be."""
+    picture = page.with_suffix(".png")
+    write_text(page, render_page(runs))
+    content = draw_summary(runs)
+    with atomic_write(picture) as file:
+        file.write(content)
+    return page, picture
+
+
+def try_to_report(folder: RunFolder) -> None:
+    """The report of a run that has just ended. That it cannot be written is no reason to call the run failed."""
+    try:
+        write_report([read_run(folder.path)], folder.report)
+    except Exception as error:
+        log.warning("could not write %s (%s)", folder.report, " ".join(str(error).split()))
