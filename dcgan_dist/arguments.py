@@ -1,4 +1,4 @@
-"""What the commands that come after training share on their command lines. No torch here, so `--help` answers at once."""
+"""What commands share on their command lines. No torch here, so that `--help` answers at once."""
 
 from __future__ import annotations
 

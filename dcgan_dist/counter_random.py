@@ -18,9 +18,9 @@ _SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
 
 STREAMS = (
     *("order", "flip", "discriminator latents", "generator latents", "fixed latents", "initial weights"),
-    *("generated latents", "arithmetic noise"),
+    *("generated latents", "arithmetic noise", "arithmetic groups"),
     *("evaluation latents", "evaluation images", "evaluation patches", "evaluation directions", "evaluation subsets"),
-    "rollback",
+    *("rollback", "calibration latents"),
 )
 
 

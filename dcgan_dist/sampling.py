@@ -40,9 +40,9 @@ class FixedLatentSampler:
         return torch.cat([part[:count] for part, count in zip(self.world.gather(pixels), self.counts, strict=True)])
 
 
-def save_grid(pixels: Tensor, path: Path) -> None:
-    """Writes images, uint8 [n, 3, height, width], as one PNG about as wide as it is high; whole or not at all."""
-    columns = math.ceil(math.sqrt(len(pixels)))
+def save_grid(pixels: Tensor, path: Path, columns: int | None = None) -> None:
+    """Writes images, uint8 [n, 3, height, width], as one PNG, whole or not at all; by default about as wide as high."""
+    columns = columns or math.ceil(math.sqrt(len(pixels)))
     grid = make_grid(pixels.cpu(), nrow=columns, padding=2, pad_value=255)  # [3, height, width]
     with atomic_write(path) as file:
         Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(file, format="PNG")

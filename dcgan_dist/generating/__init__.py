@@ -1,1 +1,1 @@
-"""What a trained checkpoint is looked at with: images, walks between latents, arithmetic on them, nearest neighbours."""
+"""What a trained checkpoint is looked at with: images, walks between latents, arithmetic on them, neighbours."""

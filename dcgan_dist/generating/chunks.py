@@ -40,7 +40,7 @@ class Workforce:
         return cls(world, min(world.gather_objects(workers)))
 
     def chunk_starts(self, num_items: int) -> Iterator[int]:
-        """First items of this rank's chunks. Where chunks run out, the last is done again, so that all ranks keep step."""
+        """First items of this rank's chunks; where they run out, the last again, so that all ranks keep step."""
         chunks = -(-num_items // CHUNK)
         workers = self._busy_workers(num_items)
         for first in range(0, chunks, self.world.size * workers):
@@ -51,12 +51,15 @@ class Workforce:
         """What `compute` makes of all chunks, in the order of the items: portions [n, ...], the same on every rank.
 
         `inputs`: one for each of this rank's `chunk_starts`. `compute` returns [CHUNK, ...], on the rank's device; rows
-        beyond `num_items` are dropped. The caller has to take every portion on every rank.
+        beyond `num_items` are dropped. The caller has to take every portion on every rank. Raises UserError, on every
+        rank, if `compute` or `inputs` does on one.
         """
         workers = self._busy_workers(num_items)
         with ThreadPoolExecutor(workers) as pool:
             while num_items > 0:
-                results = list(pool.map(compute, islice(inputs, workers)))
+                results: list[Tensor] = []
+                with self.world.together():
+                    results += pool.map(compute, islice(inputs, workers))
                 portion = self.world.gather(torch.stack(results)).flatten(0, 2)  # ranks, workers, CHUNK
                 yield portion[:num_items]
                 num_items -= len(portion)

@@ -1,0 +1,51 @@
+"""Which attributes an image of the shards shows, as `data_prep.celeba` has put them beside it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcgan_dist.data.shard_format import Manifest, ShardError, index_name
+from dcgan_dist.data.shard_index import read_index
+from dcgan_dist.errors import UserError
+
+
+def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: int) -> Tensor:
+    """Whether each of the first `count` images shows the attribute: bool [count].
+
+    Raises UserError if the shards do not say, or there is no attribute of this name.
+    """
+    labels = []
+    for sample in _first_annotations(folder, manifest, count):
+        attributes = sample.get("attributes") if isinstance(sample, dict) else None
+        if not isinstance(attributes, dict) or not attributes:
+            raise UserError(
+                f"{folder}: its images have no attributes; prepare it again with list_attr_celeba.txt beside the images"
+            )
+        if attribute not in attributes:
+            near = difflib.get_close_matches(attribute, attributes, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}? There are" if near else "there are"
+            raise UserError(f"--arithmetic {attribute}: no such attribute; {hint} {', '.join(sorted(attributes))}")
+        labels.append(bool(attributes[attribute]))
+    return torch.tensor(labels)
+
+
+def _first_annotations(folder: Path, manifest: Manifest, count: int) -> Iterator[Any]:
+    for shard in manifest.shards:
+        with (folder / shard.file).open("rb") as file:
+            for sample in read_index(folder / index_name(shard.file))[:count]:
+                file.seek(sample.annotation_offset)
+                try:
+                    yield json.loads(file.read(sample.annotation_size))
+                except ValueError:
+                    where = f"{folder / shard.file}: {sample.key}.json"
+                    raise ShardError(f"{where} is not JSON; see: python -m data_prep.verify {folder}") from None
+        count -= min(count, shard.samples)
+        if not count:
+            return
