@@ -97,6 +97,8 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             checkpointer.wait()
             folder.try_write_status("failed", state.images_seen, " ".join(f"{type(error).__name__}: {error}".split()))
             recorder.trackers.close("failed")
+            if isinstance(error, RunFailed):
+                recorder.report()
         raise
 
 

@@ -182,6 +182,9 @@ class TrackConfig:
     every_images: int = 12_800
     """Images between two rows of figures, each the mean since the row before."""
 
+    report: bool = True
+    """Draw curves.png and write report.html and report.png when the run ends; takes a few seconds."""
+
     tensorboard: bool = True
     """Write scalars and grids for TensorBoard."""
 

@@ -58,6 +58,7 @@ class RunRecorder:
     identity: dict[str, Any]
     """What a checkpoint holds besides the state: seed, config, fingerprint, global batch, tracker ids."""
     _passed_on: int | None = None
+    with_report: bool = True
 
     def advance(self, state: TrainState) -> None:
         """Moves the progress bar."""
@@ -111,12 +112,8 @@ class RunRecorder:
         self.trackers.image(name, path, state.images_seen)
 
     def show_results(self, state: TrainState) -> None:
-        """Draws the curves and says where everything is. For rank 0."""
-        try:
-            draw_curves(self.folder.metrics, self.folder.curves)
-        except Exception as error:  # a picture is no reason to call a finished run failed
-            log.warning("could not draw %s (%s)", self.folder.curves, error)
-        try_to_report(self.folder)
+        """Says where everything is, after the curves and the report were made. For rank 0."""
+        self.report()
         for what, path in (
             ("samples", self.folder.grid(state.images_seen)),
             ("samples of the average", self.folder.ema_grid(state.images_seen)),
@@ -127,6 +124,16 @@ class RunRecorder:
         ):
             if path.exists():
                 log.info("  %-24s%s", what, path)
+
+    def report(self) -> None:
+        """Draws the curves and writes the report of a run that has ended, if they are wanted. For rank 0."""
+        if not self.with_report:
+            return
+        try:
+            draw_curves(self.folder.metrics, self.folder.curves)
+        except Exception as error:  # a picture is no reason to call a finished run failed
+            log.warning("could not draw %s (%s)", self.folder.curves, error)
+        try_to_report(self.folder)
 
     def checkpoint(self, state: TrainState, wait: bool = False) -> bool:
         """Saves the state, in the background unless `wait` is true; False if it waited and the disk would not take it.
@@ -202,6 +209,7 @@ def open_recorder(
         ),
         trackers=Trackers([*trackers, console] if console else trackers),
         console=console,
+        with_report=config.track.report,
         throughput=Throughput(world.device),
         identity={
             "seed": config.run.seed,

@@ -26,6 +26,7 @@ SMALL = (
     *("--model.base_channels", "8"),
     *("--model.latent_size", "16"),
     *("--train.precision", "fp32"),
+    *("--track.report", "false"),
     *("--track.tensorboard", "false"),
     *("--track.wandb", "off"),
 )
