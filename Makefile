@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2
 
-.PHONY: demo test faults check clean help
+.PHONY: demo test bench faults check clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,9 @@ demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks (RANKS=N for 
 
 test: $(VENV)/ready ## the whole test suite
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/ready ## the tutorial's way, pytorch/examples' way and ours, measured in turns on this machine
+	$(BIN)/python -m benchmarks $(BENCH)
 
 faults: $(VENV)/ready ## kills, hangs and damages runs in every way, ROUNDS=1 times each; half an hour a round
 	$(BIN)/python -m tests.faults --rounds $(ROUNDS)

@@ -100,12 +100,13 @@ def _step(contender: Any, setting: Setting) -> float:
 
 
 def _epoch(contender: Any, setting: Setting) -> tuple[float, float, int]:
-    """Seconds of an epoch over the files, seconds of them until each batch was there, and images."""
+    """Seconds of an epoch over the files, how many of them went by until a batch was there, and images."""
     _wait(setting)
+    contender.waiting.seconds = 0.0
     start = time.perf_counter()
     images = sum(contender.epoch())
     _wait(setting)
-    return time.perf_counter() - start, 0.0, images
+    return time.perf_counter() - start, contender.waiting.seconds, images
 
 
 def _anatomy(contender: Any, setting: Setting) -> dict[str, float]:

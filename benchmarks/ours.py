@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from benchmarks.waiting import Waiting
 from dcgan_dist.config import DataConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan, PixelSource, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
@@ -34,6 +36,7 @@ class Ours:
         self.state = initial_state(self.config, world, self.precision)
         self.manifest = read_manifest(shards) if shards else None
         self.source: PixelSource | None = None
+        self.waiting = Waiting()
         samples = self.manifest.samples if self.manifest else batch
         self.plan = BatchPlan(0, samples, batch, *share(batch, world.rank, world.size), flip=False)
         self.update = open_update(self.config, self.state, self.precision, self.plan, world)
@@ -51,9 +54,12 @@ class Ours:
 
         As in a run, figures are read now and then and not after each step.
         """
-        batches = endless_batches(self._open_source(), self.plan, self.state.images_seen)
-        for _ in range(self.plan.num_samples // self.plan.global_batch):
-            self.pixels = next(batches)
+        with self.waiting.meanwhile():
+            source = self._open_source()
+        batches = endless_batches(source, self.plan, self.state.images_seen)
+        steps = self.plan.num_samples // self.plan.global_batch
+        for pixels in self.waiting.around(itertools.islice(batches, steps)):
+            self.pixels = pixels
             self.step()
             yield self.plan.global_batch
         self.state.window.take_means(self.world)

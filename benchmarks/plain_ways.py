@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.waiting import Waiting
+
 LATENT_SIZE = 100
 
 
@@ -68,7 +70,8 @@ class Photographs(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.transform(Image.open(self.paths[index]))
+        with Image.open(self.paths[index]) as image:
+            return self.transform(image)  # type: ignore[return-value]
 
 
 class Plain:
@@ -85,6 +88,7 @@ class Plain:
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=0.0002, betas=(0.5, 0.999))
         self.loss = nn.BCELoss()
         self.loader = DataLoader(Photographs(jpegs), batch, shuffle=True, num_workers=self.workers, drop_last=True)
+        self.waiting = Waiting()
         self.images = torch.rand(batch, 3, 64, 64, device=device) * 2 - 1
 
     def step(self) -> None:
@@ -93,7 +97,7 @@ class Plain:
 
     def epoch(self) -> Iterator[int]:
         """Every image once, from its file; after each step the number of its images."""
-        for images in self.loader:
+        for images in self.waiting.around(self.loader):
             self.iterate(images.to(self.device))
             yield len(images)
 

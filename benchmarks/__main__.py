@@ -1,0 +1,148 @@
+"""Measures ours beside the tutorial's way and that of pytorch/examples, in turns, on this machine.
+
+python -m benchmarks                              what `make bench` runs; a quarter of an hour on two cores
+python -m benchmarks --batches 64 --no-scaling    one batch size, one rank
+
+Prints tables; writes <date>-<device>.json and .png into the folder --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+NAMES = ["tutorial", "examples", "ours"]
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    options = _parse()
+    import torch
+    from rich.console import Console
+
+    from benchmarks import scaling, show
+    from benchmarks.anatomy import device_rates
+    from benchmarks.interleaved import Setting
+    from dcgan_dist.gan.precision import best_precision
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cores = len(os.sched_getaffinity(0))
+    precision = best_precision(torch.device(device)) if options.precision == "auto" else options.precision
+    console = Console()
+    result: dict[str, Any] = {
+        "date": str(date.today()),
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{_cpu_name()}, {cores} cores",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "our precision": precision,
+        "device rates": {name: device_rates(device, name) for name in sorted({"fp32", precision})},
+        "batches": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        jpegs, shards = _make_images(Path(folder), options.images, console)
+        for batch in options.batches:
+            setting = Setting(jpegs, shards, batch, cores, device, precision, options.compile)
+            result["batches"][batch] = _compare(setting, options, console)
+    if options.scaling:
+        console.print("scaling over ranks ...")
+        ranks = torch.cuda.device_count() if device == "cuda" else cores
+        result["scaling"] = scaling.study(ranks, min(options.batches), cores, options.rounds)
+    show.tables(result, console)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{result['date']}-{_slug(result['device'])}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    show.chart(result, path.with_suffix(".png"))
+    console.print(f"written: {path} and the chart beside it")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="images a step (default: 32 128)")
+    parser.add_argument("--images", type=int, default=1024, help="drawn faces of an epoch (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=2, help="timed end to end (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed turns of single steps (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help="ours")
+    parser.add_argument("--compile", action="store_true", help="compile our networks with torch.compile")
+    parser.add_argument(
+        "--no-scaling", dest="scaling", action="store_false", help="leave out the part on several ranks"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
+    options = parser.parse_args()
+    if (
+        min(*options.batches, options.images, options.epochs, options.rounds) < 1
+        or max(options.batches) > options.images
+    ):
+        parser.error("numbers must be at least 1, and no batch larger than --images")
+    return options
+
+
+def _make_images(folder: Path, count: int, console: Any) -> tuple[str, str]:
+    """Drawn faces as JPEGs and as shards, by the project's own commands."""
+    console.print(f"drawing {count} faces ...")
+    faces, shards = folder / "faces", folder / "shards"
+    commands = (
+        ["data_prep.synthetic", "--out", faces, "--num-images", count, "--seed", 0],
+        ["data_prep.celeba", "--source", faces, "--out", shards, "--split", "all"],
+    )
+    for command in commands:
+        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, capture_output=True)
+    return str(faces / "img_align_celeba"), str(shards)
+
+
+def _compare(setting: Any, options: argparse.Namespace, console: Any) -> dict[str, Any]:
+    """Steps, epochs and anatomy of all contenders at one batch size."""
+    from benchmarks.interleaved import Contenders
+
+    console.print(f"batch {setting.batch}: steps ...")
+    contenders = Contenders(NAMES, setting)
+    try:
+        steps = [contenders.each("step") for _ in range(options.rounds + 1)][1:]  # the first warms up
+        console.print(f"batch {setting.batch}: {options.epochs} epoch(s) from files ...")
+        epochs = [contenders.each("epoch") for _ in range(options.epochs)]
+        anatomy = contenders.each("anatomy")
+    finally:
+        contenders.close()
+    return {name: _summary(name, setting.batch, steps, epochs, anatomy[name]) for name in NAMES}
+
+
+def _summary(
+    name: str, batch: int, steps: list[dict[str, float]], epochs: list[dict[str, Any]], anatomy: dict[str, float]
+) -> dict[str, Any]:
+    seconds = statistics.median(row[name] for row in steps)
+    ratios = [row["tutorial"] / row[name] for row in steps]
+    total, waiting, images = (sum(row[name][place] for row in epochs) for place in range(3))
+    return {
+        "step milliseconds": round(1e3 * seconds, 3),
+        "step images per second": round(batch / seconds, 1),
+        "step times the tutorial's": round(statistics.median(ratios), 2),
+        "step lowest and highest": [round(min(ratios), 2), round(max(ratios), 2)],
+        "end to end images per second": round(images / total, 1),
+        "end to end times the tutorial's": round(sum(row["tutorial"][0] for row in epochs) / total, 2),
+        "data wait fraction": round(waiting / total, 4),
+        "anatomy": anatomy,
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "CPU"
+
+
+def _slug(device: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in device.lower()).split())
+
+
+if __name__ == "__main__":
+    main()
