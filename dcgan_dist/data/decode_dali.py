@@ -1,7 +1,5 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 # (DALI makes its types while it is imported.)
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
-# (DALI makes its types while it is imported.)
 """JPEG to pixels with NVIDIA DALI, on the GPU where there is one. DALI is imported only when this is used."""
 
 from __future__ import annotations
@@ -61,41 +59,49 @@ def _build_pipeline(
     jpegs: Iterator[list[Any]], size: int, crop: Crop, device: torch.device, threads: int, largest_batch: int
 ) -> Any:
     import nvidia.dali.types as types
-    from nvidia.dali import fn, math, pipeline_def
+    from nvidia.dali import fn, pipeline_def
 
     on_gpu = device.type == "cuda"
+
+    @pipeline_def(batch_size=largest_batch, num_threads=threads, device_id=device.index if on_gpu else None)
+    def decoding() -> Any:
+        encoded = fn.external_source(source=jpegs, dtype=types.UINT8, ndim=1, no_copy=True)
+        return decode_and_resize(encoded, size, crop, on_gpu)
+
+    pipeline = decoding()
+    pipeline.build()
+    return pipeline
+
+
+def decode_and_resize(encoded: Any, size: int, crop: Crop, on_gpu: bool) -> Any:
+    """The part of a DALI pipeline that turns JPEGs into images, uint8 [size, size, 3], wherever they come from."""
+    import nvidia.dali.types as types
+    from nvidia.dali import fn, math
+
     gpu_settings = {
         # Without this the GPU takes the nearest chroma sample where a CPU interpolates: up to 5/255 off at 64 pixels.
         "jpeg_fancy_upsampling": True,
         "device_memory_padding": _IMAGE_MEMORY_BYTES,
         "host_memory_padding": _IMAGE_MEMORY_BYTES,
     }
-
-    @pipeline_def(batch_size=largest_batch, num_threads=threads, device_id=device.index if on_gpu else None)
-    def decoding() -> Any:
-        encoded = fn.external_source(source=jpegs, dtype=types.UINT8, ndim=1, no_copy=True)
-        shape = fn.peek_image_shape(encoded, adjust_orientation=False)
-        edges = crop_box(crop, shape[0], shape[1], math.min)
-        top, left, bottom, right = (fn.cast(edge + 0 * shape[0], dtype=types.FLOAT) for edge in edges)
-        images = fn.decoders.image(
-            encoded,
-            device="mixed" if on_gpu else "cpu",
-            output_type=types.RGB,
-            adjust_orientation=False,  # Pillow does not turn images by their EXIF data either
-            **(gpu_settings if on_gpu else {}),
-        )
-        return fn.resize(
-            images,
-            size=[size, size],
-            roi_start=fn.stack(top, left),
-            roi_end=fn.stack(bottom, right),
-            interp_type=types.INTERP_LINEAR,
-            antialias=True,
-        )
-
-    pipeline = decoding()
-    pipeline.build()
-    return pipeline
+    shape = fn.peek_image_shape(encoded, adjust_orientation=False)
+    edges = crop_box(crop, shape[0], shape[1], math.min)
+    top, left, bottom, right = (fn.cast(edge + 0 * shape[0], dtype=types.FLOAT) for edge in edges)
+    images = fn.decoders.image(
+        encoded,
+        device="mixed" if on_gpu else "cpu",
+        output_type=types.RGB,
+        adjust_orientation=False,  # Pillow does not turn images by their EXIF data either
+        **(gpu_settings if on_gpu else {}),
+    )
+    return fn.resize(
+        images,
+        size=[size, size],
+        roi_start=fn.stack(top, left),
+        roi_end=fn.stack(bottom, right),
+        interp_type=types.INTERP_LINEAR,
+        antialias=True,
+    )
 
 
 def _to_torch(images: Any, device: torch.device) -> Tensor:

@@ -1,0 +1,106 @@
+"""data_prep.celeba beside what it cannot be faster than: decoding alone, `tar cf`, and its memory at two sizes.
+
+python -m benchmarks.preparation                   4,000 drawn faces, in turns
+python -m benchmarks.preparation --memory          10,000 and 40,000 drawn faces, which take minutes to draw
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.preparation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=4000, help="drawn faces (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.memory:
+            _memory(Path(folder))
+        else:
+            _speed(Path(folder), options.images, options.rounds)
+
+
+def _speed(folder: Path, images: int, rounds: int) -> None:
+    faces, jpegs = _draw(folder, images), folder / "faces" / "img_align_celeba"
+    ways: dict[str, Callable[[], object]] = {
+        "decoding alone": lambda: decode_all(jpegs),
+        "data_prep.celeba": lambda: _prepare(faces, folder / "out"),
+        "tar cf": lambda: subprocess.run(["tar", "cf", folder / "all.tar", jpegs], check=True, capture_output=True),
+        "... --no-decode-check": lambda: _prepare(faces, folder / "out", "--no-decode-check"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+            shutil.rmtree(folder / "out", ignore_errors=True)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, taken in medians.items():
+        print(f"{name:24}{taken:8.2f} s{images / taken:10,.0f} images/s")
+    alone, checked, tar, unchecked = medians.values()
+    print(f"with the check at {alone / checked:.0%} of the speed of decoding alone (goal 85%)")
+    print(f"without it {unchecked / tar:.1f} times the time of tar cf (goal 2)")
+
+
+def _memory(folder: Path) -> None:
+    for images in (10_000, 40_000):
+        faces = _draw(folder, images)
+        _prepare(faces, folder / "out")
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"{images:,} images: at most {peak:,.0f} MiB in one process so far")
+        shutil.rmtree(faces)
+        shutil.rmtree(folder / "out")
+
+
+def _draw(folder: Path, images: int) -> Path:
+    faces = folder / "faces"
+    _run("data_prep.synthetic", "--out", faces, "--num-images", images, "--seed", 0)
+    return faces
+
+
+def _prepare(faces: Path, out: Path, *options: str) -> None:
+    _run("data_prep.celeba", "--source", faces, "--out", out, "--split", "all", *options)
+
+
+def _run(module: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True, capture_output=True)
+
+
+def decode_all(folder: Path) -> None:
+    """Every JPEG of a folder, by as many processes as there are cores."""
+    paths = sorted(folder.glob("*.jpg"))
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for _ in pool.map(decode, paths, chunksize=64):
+            pass
+
+
+def decode(path: Path) -> None:
+    """One JPEG to pixels, and away."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+
+
+if __name__ == "__main__":
+    main()
