@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -22,6 +25,25 @@ def take_share_of_cores(world: World) -> int:
     if world.device.type == "cpu" and world.local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(cores)
     return cores
+
+
+def free_host_memory() -> int:
+    """Bytes this process may still take: of the machine's, or of its control group's, as batch systems set them."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return min([free, *_free_in_control_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
+
+
+def _free_in_control_groups(root: Path, own: Path) -> Iterator[int]:
+    """What the process's control group and each one above it leave free; nothing without limits or control groups."""
+    entries = own.read_text().splitlines() if own.exists() else []
+    for group in (root / entry.removeprefix("0::/") for entry in entries if entry.startswith("0::/")):
+        for folder in (group, *group.parents):
+            limit, used = folder / "memory.max", folder / "memory.current"
+            if folder.is_relative_to(root) and limit.exists() and limit.read_text().strip() != "max":
+                # Cached files count as used and are given up when needed.
+                cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+                yield int(limit.read_text()) - int(used.read_text()) + int(cached.group(1) if cached else 0)
 
 
 def keep_freed_memory() -> None:

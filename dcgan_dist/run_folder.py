@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import write_text
 
 Status = Literal["running", "done", "preempted", "failed"]
+
+
+_held: dict[Path, BinaryIO] = {}  # locked until the process ends, however it ends
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,35 @@ class RunFolder:
         return self.path / "samples" / "ema" / f"{images_seen:09d}.png"
 
     def create(self, config_yaml: str) -> None:
-        """Makes the folder and writes the resolved configuration into it. Raises UserError if that cannot be."""
+        """Makes the folder, takes it for this process, and writes the resolved configuration into it.
+
+        Raises UserError if that cannot be, or if another process trains in it.
+        """
         try:
             for folder in (self.checkpoints, self.ema_grid(0).parent):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
             self._delete_half_written()
             write_text(self.path / "config.yaml", config_yaml)
         except OSError as error:
             raise UserError(
                 f"run.dir = {self.path}: cannot be written ({error.strerror}); choose another folder"
             ) from None
+
+    def _lock(self) -> None:
+        path = self.path / ".lock"
+        if path in _held:
+            return
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run.dir = {self.path}: another process is training there; wait for it, or choose another folder"
+            ) from None
+        except OSError:  # some network file systems have no locks
+            return
+        _held[path] = file
 
     def _delete_half_written(self) -> None:
         """Removes what a process that was killed left under temporary names."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,6 +25,9 @@ from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
+from dcgan_dist.host import free_host_memory
+
+log = logging.getLogger(__name__)
 
 PixelSource = Callable[[Iterable[Sequence[int]]], Iterator[Tensor]]
 """Batches of sample numbers to images, uint8 [n, size, size, 3] on the device."""
@@ -103,6 +106,8 @@ def open_source(
 
     `report` is told how many images this rank has decoded. Raises UserError if the cache is asked for and does not fit.
     """
+    if config.loader == "stream":
+        return decode
     needed, free = len(shards) * config.image_size**2 * 3, _free_bytes(world)
     fits = not world.any(needed > free)
     if config.loader == "cache" and not fits:
@@ -110,7 +115,8 @@ def open_source(
             f"data.loader = cache: {len(shards)} images of {config.image_size} pixels need {needed / 2**30:.1f} GiB "
             f"a rank and {max(free, 0) / 2**30:.1f} are free; use --data.loader stream, or fewer ranks a node"
         )
-    if config.loader == "stream" or not fits:
+    if not fits:
+        log.info("%d images do not fit into the memory that is free; each batch is decoded when it is due", len(shards))
         return decode
     cache = fill_cache(decode, len(shards), config.image_size, world, report)
     return partial(_from_cache, cache)
@@ -157,6 +163,4 @@ def _check_crop(config: DataConfig, manifest: Manifest) -> None:
 def _free_bytes(world: World) -> int:
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] - _BYTES_LEFT_FREE
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    return (available - _BYTES_LEFT_FREE) // world.local_size
+    return (free_host_memory() - _BYTES_LEFT_FREE) // world.local_size
