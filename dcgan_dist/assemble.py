@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import torch
 
@@ -14,14 +15,18 @@ from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
-from dcgan_dist.engine import open_update
+from dcgan_dist.engine import Update, open_update
 from dcgan_dist.errors import RunFailed, UserError
+from dcgan_dist.events import note_event
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.loop import Cadence, Every, Latents, train
-from dcgan_dist.prepare import Data, Plan, announce, check_ranks, open_data, restore, settle
+from dcgan_dist.prepare import Data, Plan, announce, check_ranks, note_start, open_data, restore, settle
+from dcgan_dist.quality import check_scores, open_scores
 from dcgan_dist.recorder import RunRecorder, open_recorder
 from dcgan_dist.resume import find_checkpoint
+from dcgan_dist.rollback import as_resumed, roll_back
 from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.stability import Collapsed
 from dcgan_dist.state import TrainState
 from dcgan_dist.stop import StopRequest
 from dcgan_dist.tracking.console import decoding_bar, set_up_logging
@@ -44,7 +49,10 @@ def run(config: TrainConfig) -> int:
     stop = StopRequest(folder.stop_file, config.run.time_limit_minutes, STEPS_BETWEEN_STOP_CHECKS[world.device.type])
     stop.listen()
     try:
-        status = _run(config, folder, stop, world)
+        status = None
+        while status is None:  # once, and once more after each rollback
+            status = _run(config, folder, stop, world)
+            config = as_resumed(config)
     except (UserError, RunFailed):
         world.close()
         raise
@@ -57,7 +65,8 @@ def run(config: TrainConfig) -> int:
     return status
 
 
-def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World) -> int:
+def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World) -> int | None:
+    """From the newest checkpoint to the end: the exit status, or None if the run went back to an earlier checkpoint."""
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
     data = open_data(config, world, cores=take_share_of_cores(world))
     keep = config.checkpoint
@@ -75,7 +84,8 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             folder.try_write_status("done", saved["images_seen"], "")
         return 0
     state = restore(config, plan, saved, world)
-    latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights)
+    rollbacks = state.watch.rollbacks
+    latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights, rollbacks)
     check_ranks(state, plan, latents, data.manifest, world)
     with world.together():
         if world.is_main:
@@ -83,19 +93,31 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             folder.write_status("running", state.images_seen, "")
     announce(config, plan, data.manifest, state, world)
     with world.together():
+        check_scores(config)
         recorder = open_recorder(
             config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world
         )
     try:
+        note_start(folder, state, world)
         source = _fill(config, data, world)
+        recorder.scores = open_scores(config, data.manifest, source, folder.scores, state.images_seen, world)
+        if recorder.scores and recorder.keep_best:
+            checkpointer.best = recorder.scores.best_at
         reason = _train(config, plan, state, latents, source, recorder, stop, world)
         return _finish(state, recorder, reason, world)
+    except Collapsed as collapse:
+        checkpointer.wait()
+        recorder.trackers.close("running")
+        roll_back(config, folder, checkpointer, collapse, world)
+        return None
     except BaseException as error:
         if isinstance(error, ShardError) and not world.is_main:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
         if world.is_main:
             checkpointer.wait()
-            folder.try_write_status("failed", state.images_seen, " ".join(f"{type(error).__name__}: {error}".split()))
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            folder.try_write_status("failed", state.images_seen, reason)
+            note_event(folder.events, state.images_seen, "failed", reason)
             recorder.trackers.close("failed")
             if isinstance(error, RunFailed):
                 recorder.report()
@@ -121,9 +143,12 @@ def _train(
     world: World,
 ) -> str | None:
     """Everything from the first picture to the last step; why it stopped before the end, if it did."""
-    if state.images_seen == 0:
-        recorder.real_images(source, plan.batches, config.sample.num_images)
+    at_start = state.images_seen == 0
+    recorder.real_images(source, plan.batches, config.sample.num_images, save=at_start)
+    if at_start:
         recorder.sample(state)
+        if config.train.on_collapse == "rollback":
+            recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
     update = open_update(config, state, plan.precision, plan.batches, world)
     heartbeat = Heartbeat(
         world,
@@ -131,25 +156,36 @@ def _train(
         lambda reason: recorder.folder.write_status("failed", state.images_seen, reason) if world.is_main else None,
     )
     profile = StepProfile(recorder.folder.profile, config.track.profile_steps, world)
-    reason = train(
-        state,
-        update,
-        endless_batches(source, plan.batches, state.images_seen),
-        latents,
-        recorder,
-        Cadence(
-            Every(config.track.every_images), Every(config.sample.every_images), Every(config.checkpoint.every_images)
-        ),
-        plan.total_images,
-        stop,
-        heartbeat,
-        profile,
-        world,
-    )
+    try:
+        reason = train(
+            state,
+            update,
+            endless_batches(source, plan.batches, state.images_seen),
+            latents,
+            recorder,
+            Cadence(
+                Every(config.track.every_images),
+                Every(config.sample.every_images),
+                Every(config.checkpoint.every_images),
+                Every(config.evaluate.every_images),
+            ),
+            plan.total_images,
+            stop,
+            heartbeat,
+            profile,
+            world,
+        )
+    except Collapsed:
+        _close(heartbeat, profile, update)  # this process goes on
+        raise
+    _close(heartbeat, profile, update)
+    return reason
+
+
+def _close(heartbeat: Heartbeat, profile: StepProfile, update: Update) -> None:
     heartbeat.stop()
     profile.close()
     update.close()
-    return reason
 
 
 def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world: World) -> int:
@@ -159,13 +195,14 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
             recorder.row(state)
         recorder.sample(state)
     saved = recorder.checkpoint(state, wait=True)
-    status = "done" if reason is None else "preempted"
+    status: Literal["done", "preempted"] = "done" if reason is None else "preempted"
     if not world.is_main:
         recorder.trackers.close(status)
         return 0
     if not saved:
         recorder.folder.try_write_status("failed", state.images_seen, "the last checkpoint could not be written")
         raise RunFailed(f"{recorder.folder.path}: the last checkpoint could not be written; make room and start again")
+    note_event(recorder.folder.events, state.images_seen, status, f"stopped by {reason}" if reason else "the end")
     recorder.folder.try_write_status(status, state.images_seen, reason or "")  # before a tracker may wait for a network
     recorder.trackers.close(status)
     how = f"stopped by {reason}" if reason else "done"

@@ -49,6 +49,7 @@ class Checkpointer:
         self.keep_last = keep_last
         self.keep_every_images = keep_every_images
         self.world = world
+        self.best: int | None = None  # images seen of the one with the best score, which is kept too
         self._writer: threading.Thread | None = None
         self._last_good: tuple[int, float] | None = None  # images seen, when
 
@@ -104,7 +105,8 @@ class Checkpointer:
     def _delete_old(self, images_seen: int) -> None:
         # What is ahead of the run is damaged and was passed over; it must not count among those that are kept.
         checkpoints = [path for path in self._newest_first() if int(path.stem) <= images_seen]
-        for old in set(checkpoints[self.keep_last :]) - self._milestones(checkpoints):
+        kept = self._milestones(checkpoints) | ({self.path(self.best)} if self.best is not None else set())
+        for old in set(checkpoints[self.keep_last :]) - kept:
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
                 old.unlink()
 
@@ -124,6 +126,22 @@ class Checkpointer:
     def path(self, images_seen: int) -> Path:
         """Where the checkpoint of this moment lies, or would."""
         return self.folder / f"{images_seen:09d}{SUFFIX}"
+
+    def go_back_to(self, images_seen: int, changes: dict[str, Any]) -> None:
+        """Makes the checkpoint at `images_seen` the newest one, with `changes` to its contents. For rank 0.
+
+        Raises UserError if it is damaged, OSError if the disk does not let go of the newer ones.
+        """
+        contents = torch.load(io.BytesIO(read_verified(self.path(images_seen))), weights_only=True)
+        for newer in self._newest_first():
+            if int(newer.stem) > images_seen:
+                newer.unlink()
+        with atomic_write(self.path(images_seen)) as file:
+            torch.save(contents | changes, file)
+
+    def saved(self) -> list[int]:
+        """Images seen of all checkpoints in the folder, the newest first."""
+        return [int(path.stem) for path in self._newest_first()]
 
     def newest_images_seen(self) -> int | None:
         """How far the newest checkpoint is, good or not; None if there is none; the same answer on every rank."""

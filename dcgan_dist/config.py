@@ -141,6 +141,14 @@ class TrainSection:
     compile: bool = False
     """Compile the networks with torch.compile; the first step then takes a minute or so."""
 
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """When the watch on stability sees a sign of collapse. warn: say so; stop: end the run as failed; rollback: go back
+    to the best checkpoint, or the last from before it began, and on from there with new latents and half the
+    discriminator's rate. A gradient that is not finite stops the run in either of the first two."""
+
+    max_rollbacks: int = 2
+    """Rollbacks after which the next sign of collapse ends the run."""
+
 
 @dataclass(frozen=True)
 class EmaConfig:
@@ -173,6 +181,26 @@ class CheckpointConfig:
 
     keep_every_images: int = 0
     """Of these milestones the checkpoint is kept for ever; 0 for none."""
+
+    keep_best: bool = False
+    """Write a checkpoint whenever a score is the best so far, and keep the best one; needs evaluate.every_images."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Scores during the training, of the average of the generator where there is one."""
+
+    every_images: int = 0
+    """Images between two scores; 0 for none."""
+
+    num_images: int = 2048
+    """Images drawn for a score, and real ones they are compared with."""
+
+    metric: Literal["swd", "fid", "kid"] = "swd"
+    """swd: sliced Wasserstein distance, needs no weights; fid, kid: need the Inception weights."""
+
+    inception_weights: str | None = None
+    """File of the Inception weights; null: where torch-fidelity downloads them to."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +241,7 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def as_dict(self) -> dict[str, Any]:
@@ -251,6 +280,8 @@ class TrainConfig:
                 found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
         if not 0 < self.train.epochs < math.inf:
             found.append(f"train.epochs = {self.train.epochs}: must be a positive number")
+        if self.checkpoint.keep_best and not self.evaluate.every_images:
+            found.append("checkpoint.keep_best = True: needs scores; set --evaluate.every_images")
         if self.run.time_limit_minutes is not None and not 0 < self.run.time_limit_minutes < math.inf:
             found.append(f"run.time_limit_minutes = {self.run.time_limit_minutes}: must be a positive number or null")
         if self.run.name in ("", ".", "..") or "/" in self.run.name:
@@ -286,6 +317,9 @@ class TrainConfig:
             ("checkpoint.every_images", self.checkpoint.every_images, 1),
             ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
             ("checkpoint.keep_every_images", self.checkpoint.keep_every_images, 0),
+            ("train.max_rollbacks", self.train.max_rollbacks, 0),
+            ("evaluate.every_images", self.evaluate.every_images, 0),
+            ("evaluate.num_images", self.evaluate.num_images, 2),
             ("track.every_images", self.track.every_images, 1),
             ("track.profile_steps", self.track.profile_steps, 0),
         ]

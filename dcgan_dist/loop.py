@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dcgan_dist.counter_random import normal
+from dcgan_dist.counter_random import normal, stream_seed
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.world import World
@@ -24,10 +24,11 @@ class Every:
     """A cadence in images: due whenever the count crosses a multiple, whatever the batch size."""
 
     images: int
+    """0: never."""
 
     def due(self, before: int, after: int) -> bool:
         """True if the step from `before` to `after` images crossed a multiple."""
-        return after // self.images > before // self.images
+        return self.images > 0 and after // self.images > before // self.images
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Cadence:
     row: Every
     sample: Every
     checkpoint: Every
+    score: Every
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,14 @@ class Latents:
     size: int
     world: World
     dtype: torch.dtype
+    rollbacks: int = 0
+    """After each the run goes on with others, or it would come to the same end."""
 
     def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
         """One set for the discriminator's update and one for the generator's: [count, size] each."""
+        seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
         first, second = (
-            normal(self.plan.seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
+            normal(seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
             for stream in ("discriminator latents", "generator latents")
         )
         return first.to(self.dtype), second.to(self.dtype)
@@ -87,14 +92,18 @@ def train(
         profile.step()
         heartbeat.beat()
 
+        best, last = False, state.images_seen >= total_images
+        if recorder.scores and (last or cadence.score.due(before, state.images_seen)):
+            with throughput.paused(), heartbeat.paused():
+                best = recorder.score(state)
         if cadence.row.due(before, state.images_seen):
             recorder.row(state)
-        if state.images_seen >= total_images:
+        if last:
             break  # the last grid and checkpoint are the caller's
         if cadence.sample.due(before, state.images_seen):
             with throughput.paused():
                 recorder.sample(state)
-        if cadence.checkpoint.due(before, state.images_seen):
+        if best or cadence.checkpoint.due(before, state.images_seen):
             with throughput.paused():
                 recorder.checkpoint(state)
     return None

@@ -17,9 +17,11 @@ from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
+from dcgan_dist.events import note_event
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.loop import Latents
 from dcgan_dist.resume import check_contents, check_identity, check_precision, choose_global_batch
+from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.state import TrainState, initial_state
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,13 @@ def check_ranks(state: TrainState, plan: Plan, latents: Latents, manifest: Manif
     assert_disjoint(world, "latents", [tuple(row[:4].tolist()) for row in torch.cat([first, second])])
     if position % batches.num_samples + batches.global_batch <= batches.num_samples:  # within one epoch
         assert_disjoint(world, "images", batches.ids(position))
+
+
+def note_start(folder: RunFolder, state: TrainState, world: World) -> None:
+    """Notes down that the run starts, or goes on, and on how many ranks."""
+    if world.is_main:
+        kind = "resume" if state.images_seen else "start"
+        note_event(folder.events, state.images_seen, kind, f"{kind} on {world.size} rank(s) of {world.device.type}")
 
 
 def announce(config: TrainConfig, plan: Plan, manifest: Manifest, state: TrainState, world: World) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dcgan_dist.calibration import calibrate_batch_norm
 from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan, PixelSource
@@ -20,11 +21,14 @@ from dcgan_dist.distributed.replicate import copy_from_main
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
 from dcgan_dist.environment import describe_environment
-from dcgan_dist.errors import RunFailed
+from dcgan_dist.events import forget_warnings_after
 from dcgan_dist.gan.precision import Precision
+from dcgan_dist.quality import TrainingScores
 from dcgan_dist.reporting.write import try_to_report
 from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.run_watch import RunWatch, gradient_norm, spread
 from dcgan_dist.sampling import FixedLatentSampler, save_grid
+from dcgan_dist.stability import StabilityWatch
 from dcgan_dist.state import TrainState
 from dcgan_dist.tracking.console import ConsoleTracker
 from dcgan_dist.tracking.curves import draw_curves
@@ -57,6 +61,10 @@ class RunRecorder:
     throughput: Throughput
     identity: dict[str, Any]
     """What a checkpoint holds besides the state: seed, config, fingerprint, global batch, tracker ids."""
+    watch: RunWatch
+    keep_best: bool
+    scores: TrainingScores | None = None
+    _calibrated_at: int | None = None
     _passed_on: int | None = None
     with_report: bool = True
 
@@ -72,44 +80,73 @@ class RunRecorder:
         """
         figures = state.window.take_means(self.world)
         if figures.pop("non_finite") > 0 or not all(map(math.isfinite, figures.values())):
-            raise _diverged(state)
+            raise self.watch.diverged(state)
         row: dict[str, float] = {
             "step": state.images_seen // self.global_batch,
             "images_seen": state.images_seen,
             "epoch": round(state.images_seen / self.num_samples, 4),
             **{FIGURE_NAMES[name]: value for name, value in figures.items()},
+            **gradient_norm(state.generator),
             **self.throughput.take_figures(),
+            **(self.scores.take_pending() if self.scores else {}),
         }
         self.trackers.log(row)
+        self.watch.row(state, row)
 
-    def real_images(self, source: PixelSource, batches: BatchPlan, num_images: int) -> None:
-        """Saves the first images of the run as a grid, to compare the samples with."""
-        if not self.world.is_main:
-            return
+    def score(self, state: TrainState) -> bool:
+        """Scores the generator's average, or the generator; whether a checkpoint is wanted because it is the best."""
+        assert self.scores
+        self.calibrate(state)
+        generator = state.generator if state.average is None else state.average
+        copy_from_main(generator, self.world, "buffers")
+        was_training = generator.training
+        best = self.scores.take(generator.eval(), state.images_seen, averaged=state.average is not None)
+        generator.train(was_training)
+        if best and self.keep_best:
+            self.checkpointer.best = state.images_seen
+        return best and self.keep_best
+
+    def real_images(self, source: PixelSource, batches: BatchPlan, num_images: int, save: bool = True) -> None:
+        """Measures how the first images of the run differ and, if asked, saves them as a grid beside the samples."""
+        self.watch.real_spread = self.world.broadcast_object(
+            self._real_images(source, batches, num_images, save) if self.world.is_main else None
+        )
+
+    def _real_images(self, source: PixelSource, batches: BatchPlan, num_images: int, save: bool) -> float | None:
         count = min(num_images, batches.num_samples)
         ids = sample_ids(batches.seed, batches.num_samples, 0, count).tolist()
         pixels = torch.cat(list(source([ids[start : start + 64] for start in range(0, count, 64)])))
-        save_grid(pixels.permute(0, 3, 1, 2), self.folder.real_grid)
-        self.trackers.image("samples/real", self.folder.real_grid, 0)
+        if save:
+            save_grid(pixels.permute(0, 3, 1, 2), self.folder.real_grid)
+            self.trackers.image("samples/real", self.folder.real_grid, 0)
+        return spread(pixels)
+
+    def calibrate(self, state: TrainState) -> None:
+        """Readies the generator's average to be used, unless that was done at this very step."""
+        if state.average is not None and self._calibrated_at != state.images_seen:
+            latent_size = self.identity["config"]["model"]["latent_size"]
+            calibrate_batch_norm(state.average, self.identity["seed"], latent_size, self.world)
+            self._calibrated_at = state.images_seen
 
     def sample(self, state: TrainState) -> None:
         """Draws the fixed latents with the generator and with its average, and saves the two grids."""
-        self._grid(state.generator, "samples/fixed_latents", self.folder.grid(state.images_seen), state)
+        self.calibrate(state)
+        pixels = self._grid(state.generator, "samples/fixed_latents", self.folder.grid(state.images_seen), state)
         if state.average is not None:
             self._grid(state.average, "samples/fixed_latents_ema", self.folder.ema_grid(state.images_seen), state)
+        self.watch.grid(state, pixels)
 
-    def _grid(self, generator: nn.Module, name: str, path: Path, state: TrainState) -> None:
+    def _grid(self, generator: nn.Module, name: str, path: Path, state: TrainState) -> Tensor:
         # With local batch norm the ranks' running statistics differ; rank 0's are the network's, here and on disk.
         copy_from_main(generator, self.world, "buffers")
         pixels = self.sampler.draw(generator)
-        if not self.world.is_main:
-            return
-        try:
-            save_grid(pixels, path)
-        except OSError as error:
-            log.warning("could not write %s (%s); training goes on", path, error)
-            return
-        self.trackers.image(name, path, state.images_seen)
+        if self.world.is_main:
+            try:
+                save_grid(pixels, path)
+                self.trackers.image(name, path, state.images_seen)
+            except OSError as error:
+                log.warning("could not write %s (%s); training goes on", path, error)
+        return pixels
 
     def show_results(self, state: TrainState) -> None:
         """Says where everything is, after the curves and the report were made. For rank 0."""
@@ -141,6 +178,7 @@ class RunRecorder:
         Raises RunFailed, on every rank, rather than save a state that is damaged.
         """
         self._assert_sound(state)
+        self.calibrate(state)
         state.window.collect(self.world)
         if not self.world.is_main:
             return True
@@ -166,18 +204,11 @@ class RunRecorder:
         """Finite figures, and the same weights on every rank."""
         bad = state.window.sum_of("non_finite") > 0
         if self.world.any(bool(bad)):
-            raise _diverged(state)
+            raise self.watch.diverged(state)
         assert_equal_on_all_ranks(
             self.world,
             {"generator weights": checksum(state.generator), "discriminator weights": checksum(state.discriminator)},
         )
-
-
-def _diverged(state: TrainState) -> RunFailed:
-    return RunFailed(
-        f"the training diverged before {state.images_seen} images were seen: a gradient is not finite. The last "
-        "checkpoint is sound; go on from it with a lower rate and --run.accept_changes true"
-    )
 
 
 def open_recorder(
@@ -198,6 +229,9 @@ def open_recorder(
         folder.write_environment(environment)
     console = ConsoleTracker(total_images, images_seen) if world.is_main else None
     trackers, tracker_ids = open_trackers(config, folder, environment, saved, world)
+    told = Trackers([*trackers, console] if console else trackers)
+    if world.is_main:
+        forget_warnings_after(folder.events, images_seen)
     return RunRecorder(
         folder=folder,
         world=world,
@@ -207,10 +241,18 @@ def open_recorder(
         sampler=FixedLatentSampler(
             config.run.seed, config.sample.num_images, config.model.latent_size, config.data.image_size, world
         ),
-        trackers=Trackers([*trackers, console] if console else trackers),
+        trackers=told,
         console=console,
         with_report=config.track.report,
         throughput=Throughput(world.device),
+        watch=RunWatch(
+            StabilityWatch(total_images, batches.global_batch),
+            config.train.on_collapse,
+            folder.events,
+            told,
+            world.is_main,
+        ),
+        keep_best=config.checkpoint.keep_best,
         identity={
             "seed": config.run.seed,
             "config": config.as_dict(),

@@ -18,7 +18,10 @@ from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import StepMetrics
+from dcgan_dist.stability import WatchRecord
 from dcgan_dist.tracking.metric_window import MetricWindow
+
+DISCRIMINATOR_RATE_AFTER_ROLLBACK = 0.5  # of the rate before
 
 
 @dataclass
@@ -33,6 +36,7 @@ class TrainState:
     generator_scaler: torch.amp.GradScaler
     discriminator_scaler: torch.amp.GradScaler
     window: MetricWindow
+    watch: WatchRecord
     images_seen: int = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,6 +55,7 @@ class TrainState:
                 "discriminator": self.discriminator_scaler.state_dict(),
             },
             "metric_sums": self.window.sums,
+            "watch": self.watch.as_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
@@ -70,6 +75,10 @@ class TrainState:
         if world.is_main:  # the sums of all ranks; the others go on from zero
             self.window.sums.copy_(saved["metric_sums"])
         self.images_seen = saved["images_seen"]
+        # A checkpoint older than the watch has none.
+        self.watch = WatchRecord(**saved.get("watch", {"last_row": self.images_seen}))
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] *= DISCRIMINATOR_RATE_AFTER_ROLLBACK**self.watch.rollbacks
 
 
 def initial_state(config: TrainConfig, world: World, precision: Precision) -> TrainState:
@@ -101,6 +110,7 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         precision.scaler(),
         precision.scaler(),
         MetricWindow(StepMetrics._fields, world.device),
+        WatchRecord(),
     )
 
 

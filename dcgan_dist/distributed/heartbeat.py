@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import torch
@@ -42,7 +42,7 @@ class Heartbeat:
         self._on_hang = on_hang
         self._main_thread = threading.main_thread().ident
         self._last = time.monotonic()
-        self._started = False
+        self._started = self._paused = False
         self._over = threading.Event()
         self._store = _own_connection() if world.size > 1 else None
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
@@ -54,6 +54,16 @@ class Heartbeat:
             self._shorten_collective_timeout()
         self._last = time.monotonic()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the watch to the collectives' own timeout while the block does something long between two steps."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+            self._last = time.monotonic()
+
     def stop(self) -> None:
         """Nothing more to watch."""
         self._over.set()
@@ -63,7 +73,7 @@ class Heartbeat:
             self._sign_of_life()
             silence = time.monotonic() - self._last
             limit = self._timeout if self._started else max(self._timeout, START_TIMEOUT_SECONDS)
-            if silence > limit + (CULPRIT_FIRST_SECONDS if self._waits_for_others() else 0):
+            if not self._paused and silence > limit + (CULPRIT_FIRST_SECONDS if self._waits_for_others() else 0):
                 self._end(f"no step has ended for {silence:.0f} seconds")
 
     def _end(self, what: str) -> None:

@@ -15,13 +15,18 @@ from tests.running import ROOT
 # From the bottom up; a part may import from its own layer and those below. A name stands for all that is in it unless
 # a longer one is listed too.
 LAYERS = (
-    ("errors", "files", "config", "counter_random", "launcher", "arguments", "data.shard_format", "data.shard_index"),
+    (
+        *("errors", "files", "json_lines", "config", "counter_random", "launcher", "arguments", "events", "stability"),
+        *("data.shard_format", "data.shard_index"),
+    ),
     ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
-    ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host"),
-    ("trained", "metrics", "engine", "generating.chunks"),
+    ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host", "calibration"),
+    ("environment", "reporting"),
+    ("trained", "metrics", "engine", "generating.chunks", "run_watch"),
+    ("quality",),
     ("recorder", "loop"),
-    ("prepare",),
-    ("assemble", "generating"),
+    ("prepare", "rollback"),
+    ("assemble", "generating", "evaluating"),
     ("train", "generate", "evaluate", "export", "report", "dashboard"),
 )
 
@@ -41,7 +46,7 @@ NARROW = {
     ),
 }
 
-STANDARD_LIBRARY_ONLY = ("errors", "files", "config", "data.shard_format", "data.shard_index")
+STANDARD_LIBRARY_ONLY = ("errors", "files", "json_lines", "config", "data.shard_format", "data.shard_index")
 
 
 def modules() -> dict[str, Path]:

@@ -1,0 +1,87 @@
+"""The watch on stability at work in a run: what it sees is said, noted down, and acted on."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dcgan_dist.errors import RunFailed
+from dcgan_dist.events import note_event
+from dcgan_dist.stability import Collapsed, Sign, StabilityWatch
+from dcgan_dist.state import TrainState
+from dcgan_dist.tracking.tracker import Row, Trackers
+
+log = logging.getLogger(__name__)
+
+FEWEST_IMAGES = 8  # of a grid whose diversity says anything
+
+
+@dataclass
+class RunWatch:
+    """All ranks call it with the same figures and grids, and so come to the same end together."""
+
+    watch: StabilityWatch
+    on_collapse: Literal["warn", "stop", "rollback"]
+    events: Path
+    trackers: Trackers
+    is_main: bool
+    real_spread: float | None = None
+    """How much real images differ; None if that is not known."""
+
+    def row(self, state: TrainState, row: Row) -> None:
+        """Looks at a row of figures. Raises Collapsed or RunFailed if the run is to go back or to end."""
+        self._act(state, self.watch.row(state.watch, state.images_seen, row))
+
+    def grid(self, state: TrainState, pixels: Tensor) -> None:
+        """The same for a grid drawn by the generator, uint8 [n, 3, size, size]."""
+        now = spread(pixels)
+        if self.real_spread and now is not None:
+            self._act(state, self.watch.grid(state.watch, state.images_seen, now / self.real_spread))
+
+    def diverged(self, state: TrainState) -> RunFailed:
+        """What a gradient that is not finite means for the run."""
+        text = f"the training diverged before {state.images_seen} images were seen: a gradient is not finite"
+        if self.on_collapse == "rollback":
+            return Collapsed(text, state.images_seen, state.watch.last_row, state.watch.rollbacks)
+        return RunFailed(
+            f"{text}. The last checkpoint is sound; go on from it with a lower rate and --run.accept_changes true"
+        )
+
+    def _act(self, state: TrainState, signs: list[Sign]) -> None:
+        for sign in signs:
+            self._tell(state, sign)
+        if not signs or self.on_collapse == "warn":
+            return
+        text = f"the training collapses at {state.images_seen} images: {signs[0].text}"
+        if self.on_collapse == "rollback":
+            raise Collapsed(text, state.images_seen, min(sign.since for sign in signs), state.watch.rollbacks)
+        raise RunFailed(f"{text} (train.on_collapse = stop)")
+
+    def _tell(self, state: TrainState, sign: Sign) -> None:
+        if self.is_main:
+            log.warning("at %d images: %s", state.images_seen, sign.text)
+            self.trackers.alert(f"{sign.kind} at {state.images_seen} images", sign.text)
+            note_event(self.events, state.images_seen, "warning", sign.text)
+
+
+def spread(pixels: Tensor) -> float | None:
+    """How much images, uint8 [n, 3, size, size], differ: their deviation at a pixel, or None if they are few.
+
+    By its square, the mean squared distance between two of them is twice the mean variance of a pixel.
+    """
+    if len(pixels) < FEWEST_IMAGES:
+        return None
+    return math.sqrt(float(pixels.double().var(dim=0).mean()))
+
+
+def gradient_norm(network: nn.Module) -> dict[str, float]:
+    """Norm of the last step's gradient, as a figure of a row; none if it is not at hand or not finite (in fp16)."""
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    norm = float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else math.nan
+    return {"gradient/generator": norm} if math.isfinite(norm) else {}
