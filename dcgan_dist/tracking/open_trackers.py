@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
+from dcgan_dist.json_lines import read_rows
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
@@ -39,10 +40,11 @@ def open_trackers(
         images_seen = saved["images_seen"] if saved else 0
         already_sent = last_images_seen(folder.metrics)  # before the rows after the checkpoint are dropped
         trackers.append(JsonlTracker(folder.metrics, images_seen))
+        earlier = read_rows(folder.metrics)
         if config.track.tensorboard:
             trackers.append(TensorBoardTracker(folder.path / "tensorboard", images_seen))
         if wandb:
-            trackers.append(_online_or_offline(wandb, lambda run, mode: WandbTracker(run, mode, already_sent)))
+            trackers.append(_online_or_offline(wandb, lambda run, mode: WandbTracker(run, mode, already_sent, earlier)))
     elif wandb and world.local_rank == 0:
         trackers.append(_online_or_offline(wandb, lambda run, mode: NodeTracker(run, mode, world.rank)))
     return trackers, ids

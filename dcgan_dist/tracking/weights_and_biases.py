@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,28 +92,45 @@ class WandbRun:
 class WandbTracker:
     """Sends rows, grids and, if asked, checkpoints to the run, which it starts or goes on with."""
 
-    def __init__(self, run: WandbRun, mode: Literal["online", "offline"], already_sent: int) -> None:
-        """`already_sent`: rows up to this `images_seen` were sent before a crash and would come twice."""
+    def __init__(
+        self, run: WandbRun, mode: Literal["online", "offline"], already_sent: int, earlier: Iterable[Row] = ()
+    ) -> None:
+        """`already_sent`: rows up to this `images_seen` were recorded before a crash, and offline would come twice.
+
+        Online the server knows what it has, and ignores steps that it has already. `earlier`: the run's rows so far,
+        of which the best scores are known.
+        """
         import wandb
 
         self._wandb = wandb
-        self._already_sent = already_sent
+        self._already_sent = already_sent if mode == "offline" else -1
         self._run = run.start(mode, "train")
         self._with_checkpoints = run.track.wandb_checkpoints
         self._run.define_metric("images_seen")
         self._run.define_metric("*", step_metric="images_seen")
-        for metric in LOWER_IS_BETTER:  # the table of runs shows the best, not the last
-            self._run.define_metric(f"quality/{metric}", step_metric="images_seen", summary="min")
+        self._best: Row = {}
+        for row in earlier:
+            self._note_best(row)
 
     def log(self, row: Row) -> None:
-        """One point on each curve, over `images_seen`."""
+        """One point on each curve, over `images_seen`, which is W&B's step too: starts then follow on each other."""
         if row["images_seen"] > self._already_sent:
-            self._run.log(dict(row))
+            self._run.log(dict(row), step=int(row["images_seen"]))
+        self._note_best(row)
+
+    def _note_best(self, row: Row) -> None:
+        """Keeps `best/swd` and `best/swd_images_seen` in the summary, by which the table of runs can be sorted."""
+        for metric in LOWER_IS_BETTER:
+            value = row.get(f"quality/{metric}", math.inf)
+            if value < self._best.get(metric, math.inf):
+                self._best[metric] = value
+                self._run.summary[f"best/{metric}"] = value
+                self._run.summary[f"best/{metric}_images_seen"] = row["images_seen"]
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
         """One grid as media."""
         if images_seen > self._already_sent:
-            self._run.log({name: self._wandb.Image(str(path)), "images_seen": images_seen})
+            self._run.log({name: self._wandb.Image(str(path)), "images_seen": images_seen}, step=images_seen)
 
     def checkpoint(self, path: Path, images_seen: int) -> None:
         """A new version of the run's model, with `images_seen` as its alias, if `track.wandb_checkpoints` asks for it.

@@ -1,28 +1,23 @@
-"""What the trackers write, read back: by us, by TensorBoard's own reader, as W&B's own records."""
+"""What the trackers write, read back: by us and by TensorBoard's own reader."""
 
 from __future__ import annotations
 
 import json
 import logging
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dcgan_dist.config import TrackConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.tracking.console import ConsoleTracker
 from dcgan_dist.tracking.metric_window import MetricWindow
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.tracking.tracker import JsonlTracker, Row, Trackers, last_images_seen
-from dcgan_dist.tracking.weights_and_biases import WandbTracker, choose_mode, run_id
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -134,6 +129,12 @@ class FullDisk:
     def image(self, name: str, path: Path, images_seen: int) -> None:
         raise OSError(28, "No space left on device")
 
+    def checkpoint(self, path: Path, images_seen: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def alert(self, title: str, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
     def close(self, status: str) -> None:
         raise OSError(28, "No space left on device")
 
@@ -147,6 +148,7 @@ def test_a_tracker_that_cannot_write_is_told_of_once_and_stops_no_other(
         for seen in (10, 20, 30):
             trackers.log(row(seen))
             trackers.image("grid", picture, seen)
+            trackers.checkpoint(picture, seen)
         trackers.close("done")
     assert rows_in(path) == [10, 20, 30]
     assert [record.getMessage() for record in caplog.records] == [
@@ -169,6 +171,7 @@ def test_where_the_output_is_no_terminal_each_row_is_a_line(capsys: pytest.Captu
 
 def test_tensorboard_reads_curves_and_grids_back(tmp_path: Path, picture: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout  # type: ignore[attr-defined]
 
     folder = tmp_path / "tensorboard"
     first = TensorBoardTracker(folder, 0)
@@ -188,93 +191,7 @@ def test_tensorboard_reads_curves_and_grids_back(tmp_path: Path, picture: Path) 
     assert "images_seen" not in events.Tags()["scalars"]
     (grid,) = events.Images("samples/real")
     assert (grid.step, grid.height, grid.width) == (0, 6, 8)
-
-
-# --- W&B --------------------------------------------------------------------------------------------------------------
-
-
-def test_wandb_reads_an_offline_run_back(tmp_path: Path, picture: Path) -> None:
-    config, settings = TrackConfig(wandb="offline", wandb_project="faces"), {"data": {"image_size": 32}}
-    tracker = WandbTracker(
-        config,
-        mode="offline",
-        folder=tmp_path,
-        name="name-of-run",
-        settings=settings,
-        run_id="abcd1234",
-        already_sent=10,
-    )
-    for seen in (10, 20, 30):  # the first was sent before a crash
-        tracker.log(row(seen))
-        tracker.image("samples/fixed_latents", picture, seen)
-    tracker.close("done")
-
-    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-abcd1234.wandb")
-    records = wandb_records(file)
-    (project,) = [record.run.project for record in records if record.HasField("run")]
-    assert project == "faces"
-    assert {seen for record in records for seen in images_seen_in(record)} == {20, 30}
-    assert len(list(file.parent.glob("files/media/images/samples/*.png"))) == 2
-
-
-def images_seen_in(record: Any) -> Iterator[int]:
-    """`images_seen` of what was logged, if this record is of something logged."""
-    for item in record.history.item:
-        if "images_seen" in (item.key, *item.nested_key):
-            yield json.loads(item.value_json)
-
-
-def wandb_records(file: Path) -> list[Any]:
-    """All records of a .wandb file. W&B's service writes the last of them a moment after the run was closed."""
-    from wandb.proto import wandb_internal_pb2
-
-    end = time.monotonic() + 20
-    while True:
-        contents = list(leveldb_records(file.read_bytes()))
-        records = [wandb_internal_pb2.Record.FromString(content) for content in contents]  # type: ignore[attr-defined]
-        if any(record.HasField("exit") for record in records):
-            return records
-        assert time.monotonic() < end, "the run was never closed"
-        time.sleep(0.1)
-
-
-def leveldb_records(content: bytes) -> Iterator[bytes]:
-    """The whole records of a .wandb file: LevelDB's log format behind a header of 7 bytes."""
-    block_size, place, record = 32_768, 7, b""
-    while place + 7 <= len(content):
-        left_in_block = block_size - place % block_size
-        if left_in_block < 7:
-            place += left_in_block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, place)
-        if place + 7 + length > len(content):
-            return
-        record += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield record
-            record = b""
-
-
-def test_the_id_of_a_run_stays_that_of_its_checkpoint_or_folder(tmp_path: Path) -> None:
-    first = run_id(tmp_path / "wandb", None)
-    assert len(first) == 8
-    assert run_id(tmp_path / "wandb", None) == first
-    assert run_id(tmp_path / "wandb", "fromthere") == "fromthere"
-    assert run_id(tmp_path / "wandb", None) == "fromthere"
-
-
-def test_auto_means_online_only_where_a_key_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with caplog.at_level(logging.INFO):
-        assert choose_mode("auto") == "off"
-    assert "W&B is off: no API key found" in caplog.text
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
-    assert choose_mode("auto") == "online"
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert choose_mode("auto") == "offline"
-    assert choose_mode("off") == "off"
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert ["loss/discriminator", "loss/generator"] in [
+        list(chart.multiline.tag) for category in layout.category for chart in category.chart
+    ]

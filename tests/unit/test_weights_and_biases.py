@@ -1,0 +1,110 @@
+"""What W&B is told, read back from what it records offline."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan_dist.config import TrackConfig
+from dcgan_dist.tracking.tracker import Row
+from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id
+from tests.wandb_files import logged, run_record, summary, wandb_records
+
+SETTINGS = {"data": {"image_size": 32}}
+ENVIRONMENT = {"ranks": 2, "precision": "bf16", "device_name": "A Fine GPU", "dataset": "synthetic (all)"}
+
+
+def run_in(folder: Path, **track: Any) -> WandbRun:
+    config = TrackConfig(wandb="offline", wandb_project="faces", **track)
+    return WandbRun("abcd1234", "name-of-run", config, folder, SETTINGS, ENVIRONMENT)
+
+
+def records_of(folder: Path, run: str = "abcd1234") -> list[Any]:
+    (file,) = (folder / "wandb").glob(f"offline-run-*/run-{run}.wandb")
+    return wandb_records(file)
+
+
+def row(images_seen: int, **figures: float) -> Row:
+    return {"step": images_seen // 10, "images_seen": images_seen, "loss/generator": 2.0, **figures}
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "grid.png"
+    Image.fromarray(np.full((6, 8, 3), 77, dtype=np.uint8)).save(path)
+    return path
+
+
+def test_an_offline_run_is_read_back(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_TAGS", "first try, 32px")
+    tracker = WandbTracker(run_in(tmp_path), "offline", already_sent=10, earlier=[row(5, **{"quality/swd": 4.0})])
+    for seen, distance in ((10, 9.0), (20, 3.0), (30, 5.0)):  # the first was recorded before a crash
+        tracker.log(row(seen, **{"quality/swd": distance}))
+        tracker.image("samples/fixed_latents", picture, seen)
+    tracker.checkpoint(picture, 30)
+    tracker.close("done")
+
+    records = records_of(tmp_path)
+    run = run_record(records)
+    assert (run.project, run.run_group, run.job_type) == ("faces", "name-of-run", "train")
+    assert set(run.tags) == {"32px", "bf16", "2 ranks", "A Fine GPU", "synthetic (all)", "first try"}
+    steps = logged(records)
+    assert [(step["_step"], step["images_seen"], step["quality/swd"]) for step in steps] == [
+        (20, 20, 3.0),
+        (30, 30, 5.0),
+    ]
+    assert all(step["samples/fixed_latents._type"] == "image-file" for step in steps)
+    told = summary(records)
+    assert (told["best/swd"], told["best/swd_images_seen"], told["status"]) == (3.0, 20, "done")
+    assert not any(record.HasField("artifact") for record in records)
+
+
+def test_checkpoints_are_sent_as_versions_of_one_model_if_asked(tmp_path: Path, picture: Path) -> None:
+    tracker = WandbTracker(run_in(tmp_path, wandb_checkpoints=True), "offline", already_sent=-1)
+    tracker.checkpoint(picture, 100)
+    picture.unlink()  # as old checkpoints are, before anything is sent
+    tracker.close("done")
+    (artifact,) = [record.artifact for record in records_of(tmp_path) if record.HasField("artifact")]
+    assert (artifact.name, artifact.type) == ("abcd1234-checkpoint", "model")
+    assert {"latest", "images-100"} <= set(artifact.aliases)
+    (entry,) = artifact.manifest.contents or artifact.manifest.entries
+    assert entry.path == "checkpoint.pt"
+
+
+def test_a_further_node_is_a_run_of_its_own_in_the_same_group(tmp_path: Path) -> None:
+    tracker = NodeTracker(run_in(tmp_path), "offline", rank=8)
+    tracker.log(row(10))
+    tracker.close("preempted")
+    records = records_of(tmp_path, "abcd1234-nodeofrank8")
+    run = run_record(records)
+    assert (run.run_group, run.job_type, run.display_name) == ("name-of-run", "node", "name-of-run node of rank 8")
+    assert logged(records) == []
+
+
+def test_the_id_of_a_run_stays_that_of_its_checkpoint_or_folder(tmp_path: Path) -> None:
+    first = run_id(tmp_path / "wandb", None)
+    assert len(first) == 8
+    assert run_id(tmp_path / "wandb", None) == first
+    assert run_id(tmp_path / "wandb", "fromthere") == "fromthere"
+    assert run_id(tmp_path / "wandb", None) == "fromthere"
+
+
+def test_auto_means_online_only_where_a_key_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with caplog.at_level(logging.INFO):
+        assert choose_mode("auto") == "off"
+    assert "W&B is off: no API key found" in caplog.text
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    assert choose_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert choose_mode("auto") == "offline"
+    assert choose_mode("off") == "off"
