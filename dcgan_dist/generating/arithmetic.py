@@ -152,7 +152,7 @@ def draw_figure(
                 sheet.place(images[position + place], column, top + longest - len(group) + place)
             sheet.place(images[position + len(group)], column, top + longest + 0.25)
             position += len(group) + 1
-        for column, sign in ((1, "–"), (2.5, "+"), (4, "=")):
+        for column, sign in ((1, "-"), (2.5, "+"), (4, "=")):
             sheet.sign(sign, column, top + longest + 0.25)
         for place in range(9):
             sheet.place(images[position + place], 4.5 + place % 3, top + height - 3 + place // 3)

@@ -26,7 +26,7 @@ LAYERS = (
     ("quality",),
     ("recorder", "loop"),
     ("prepare", "rollback"),
-    ("assemble", "generating", "evaluating"),
+    ("assemble", "generating", "evaluating", "exporting"),
     ("train", "generate", "evaluate", "export", "report", "dashboard"),
 )
 
