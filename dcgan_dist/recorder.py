@@ -244,7 +244,7 @@ def open_recorder(
         trackers=told,
         console=console,
         with_report=config.track.report,
-        throughput=Throughput(world.device),
+        throughput=Throughput(world.device, world.size),
         watch=RunWatch(
             StabilityWatch(total_images, batches.global_batch),
             config.train.on_collapse,

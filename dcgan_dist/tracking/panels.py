@@ -28,8 +28,8 @@ PANELS = (
     Panel("Waiting for data", "% of the time", {"speed/data_wait_fraction": "waiting"}, scale=100),
 )
 
-NO_CURVES = {"memory/peak_gib"}
-"""Figures that are told in a word: their curves are flat."""
+NO_CURVES = {"memory/peak_gib", "speed/images_per_second_per_rank"}
+"""Figures whose curves tell nothing: flat, or another one in a different unit."""
 
 QUALITY = {
     "swd": ("Sliced Wasserstein distance", "lower is better"),

@@ -13,8 +13,9 @@ import torch
 class Throughput:
     """Clocks between two rows of figures. Time spent on grids and checkpoints does not count as training."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, ranks: int = 1) -> None:
         self.device = device
+        self.ranks = ranks
         self._reset()
 
     def _reset(self) -> None:
@@ -45,6 +46,7 @@ class Throughput:
         seconds = max(time.perf_counter() - self._start - self._pausing, 1e-9)
         figures = {
             "speed/images_per_second": self._images / seconds,
+            "speed/images_per_second_per_rank": self._images / seconds / self.ranks,
             "speed/data_wait_fraction": self._waiting / seconds,
             "memory/peak_gib": peak_memory_gib(self.device),
         }

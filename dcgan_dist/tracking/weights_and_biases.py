@@ -27,7 +27,7 @@ def choose_mode(asked: Literal["auto", "online", "offline", "off"]) -> Literal["
         return asked
     if mode := os.environ.get("WANDB_MODE"):
         return {"offline": "offline", "online": "online"}.get(mode, "off")  # type: ignore[return-value]
-    if os.environ.get("WANDB_API_KEY") or _key_in_netrc():
+    if has_key():
         return "online"
     log.info("W&B is off: no API key found (wandb login, or --track.wandb offline to sync later)")
     return "off"
@@ -42,7 +42,10 @@ def run_id(folder: Path, saved: str | None) -> str:
     return known
 
 
-def _key_in_netrc() -> bool:
+def has_key() -> bool:
+    """Whether an API key is found where wandb looks for it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
         return "wandb.ai" in file.read_text()
@@ -108,6 +111,7 @@ class WandbTracker:
         self._with_checkpoints = run.track.wandb_checkpoints
         self._run.define_metric("images_seen")
         self._run.define_metric("*", step_metric="images_seen")
+        self._ranks, self._warnings = run.environment["ranks"], 0
         self._best: Row = {}
         for row in earlier:
             self._note_best(row)
@@ -115,7 +119,7 @@ class WandbTracker:
     def log(self, row: Row) -> None:
         """One point on each curve, over `images_seen`, which is W&B's step too: starts then follow on each other."""
         if row["images_seen"] > self._already_sent:
-            self._run.log(dict(row), step=int(row["images_seen"]))
+            self._run.log({**row, "events/ranks": self._ranks}, step=int(row["images_seen"]))
         self._note_best(row)
 
     def _note_best(self, row: Row) -> None:
@@ -143,8 +147,10 @@ class WandbTracker:
             self._run.log_artifact(model, aliases=["latest", f"images-{images_seen}"])
 
     def alert(self, title: str, text: str) -> None:
-        """Sends a message to where the user has W&B send its alerts."""
+        """Sends a message to where the user has W&B send its alerts, and counts it beside the last row."""
         self._run.alert(title=title, text=text, level="WARN")
+        self._warnings += 1
+        self._run.log({"events/warnings": self._warnings}, commit=False)  # the grid of this step is still to come
 
     def close(self, status: str) -> None:
         """Ends the run on the server; a preempted one can be resumed."""

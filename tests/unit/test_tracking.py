@@ -102,7 +102,7 @@ def test_small_losses_are_not_lost_among_many_steps() -> None:
 
 
 def test_speed_counts_the_images_since_the_last_row_and_no_pauses() -> None:
-    throughput = Throughput(torch.device("cpu"))
+    throughput = Throughput(torch.device("cpu"), ranks=4)
     start = time.perf_counter()
     throughput.add(100)
     with throughput.waiting_for_data():
@@ -112,6 +112,7 @@ def test_speed_counts_the_images_since_the_last_row_and_no_pauses() -> None:
     figures = throughput.take_figures()
     training_seconds = time.perf_counter() - start - 0.2
     assert figures["speed/images_per_second"] >= 0.9 * 100 / training_seconds
+    assert figures["speed/images_per_second_per_rank"] == figures["speed/images_per_second"] / 4
     assert 0 < figures["speed/data_wait_fraction"] <= 1
     assert figures["memory/peak_gib"] > 0
     assert throughput.take_figures()["speed/images_per_second"] == 0

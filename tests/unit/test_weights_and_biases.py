@@ -45,6 +45,8 @@ def test_an_offline_run_is_read_back(tmp_path: Path, picture: Path, monkeypatch:
     tracker = WandbTracker(run_in(tmp_path), "offline", already_sent=10, earlier=[row(5, **{"quality/swd": 4.0})])
     for seen, distance in ((10, 9.0), (20, 3.0), (30, 5.0)):  # the first was recorded before a crash
         tracker.log(row(seen, **{"quality/swd": distance}))
+        if seen == 20:
+            tracker.alert("D wins", "no gradient is left")
         tracker.image("samples/fixed_latents", picture, seen)
     tracker.checkpoint(picture, 30)
     tracker.close("done")
@@ -59,6 +61,7 @@ def test_an_offline_run_is_read_back(tmp_path: Path, picture: Path, monkeypatch:
         (30, 30, 5.0),
     ]
     assert all(step["samples/fixed_latents._type"] == "image-file" for step in steps)
+    assert [(step["events/ranks"], step.get("events/warnings")) for step in steps] == [(2, 1), (2, None)]
     told = summary(records)
     assert (told["best/swd"], told["best/swd_images_seen"], told["status"]) == (3.0, 20, "done")
     assert not any(record.HasField("artifact") for record in records)
