@@ -40,13 +40,15 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
     """Goes from `start` to `end`, both [n, size], along a great circle: `fraction` [n] from 0 to 1 of the way.
 
     A straight line would pass near the origin, where a Gaussian in many dimensions has no mass (White 2016, "Sampling
-    Generative Networks", section 2.1).
+    Generative Networks", section 2.1). The direction turns evenly, and the length goes evenly from one to the other.
     """
-    cosine = torch.cosine_similarity(start, end, dim=1).clamp(-1, 1)
-    angle, along = cosine.acos()[:, None], fraction[:, None]
-    on_circle = (((1 - along) * angle).sin() * start + (along * angle).sin() * end) / angle.sin()
-    nearly_parallel = angle.sin() < 1e-6
-    return torch.where(nearly_parallel, start + along * (end - start), on_circle)
+    along = fraction[:, None].to(start.dtype)
+    lengths = start.norm(dim=1, keepdim=True), end.norm(dim=1, keepdim=True)
+    one, other = start / lengths[0], end / lengths[1]
+    angle = (one * other).sum(1, keepdim=True).clamp(-1, 1).acos()
+    turned = (((1 - along) * angle).sin() * one + (along * angle).sin() * other) / angle.sin()
+    direction = torch.where(angle.sin() < 1e-6, one, turned)
+    return direction * torch.lerp(*lengths, along)
 
 
 def rows_of_walks(latents: Latents, steps: int) -> Latents:
@@ -55,7 +57,7 @@ def rows_of_walks(latents: Latents, steps: int) -> Latents:
     def at(first: int, count: int) -> Tensor:
         position = torch.arange(first, first + count)
         walk, step = position // steps, position % steps
-        return slerp(_rows(latents, 2 * walk), _rows(latents, 2 * walk + 1), step / max(steps - 1, 1))
+        return slerp(_rows(latents, 2 * walk), _rows(latents, 2 * walk + 1), step.double() / max(steps - 1, 1))
 
     return at
 
@@ -71,7 +73,7 @@ def frames_of_loops(latents: Latents, tiles: int, steps: int, stops: int) -> Lat
         frame, tile = position // tiles, position % tiles
         leg, step = frame // steps % stops, frame % steps
         start, end = _rows(latents, tile * stops + leg), _rows(latents, tile * stops + (leg + 1) % stops)
-        return slerp(start, end, step / steps)
+        return slerp(start, end, step.double() / steps)
 
     return at
 
