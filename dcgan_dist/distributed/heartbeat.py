@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,6 +22,17 @@ from dcgan_dist.distributed.world import World
 START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile, and other ranks may still decode
 CULPRIT_FIRST_SECONDS = 5.0  # torchrun reports the rank that ends first, so ranks that only wait end later
 SIGN_OF_LIFE_SECONDS = 1.0
+
+
+def _kill_frozen_sibling(pid: int) -> None:
+    """Ends a rank of this node that the system has stopped: torchrun's SIGTERM does not reach it for half a minute.
+
+    Only a stopped process with the same torchrun above it is touched, whatever the number means on this node.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        if state in "Tt" and int(parent) == os.getppid():
+            os.kill(pid, signal.SIGKILL)
 
 
 def _own_connection() -> dist.Store:
@@ -78,8 +91,9 @@ class Heartbeat:
 
     def _end(self, what: str) -> None:
         who = f"rank {self._world.rank} on {socket.gethostname()}"
-        if dead := self._silent_ranks():
-            cause = f"{', '.join(dead)} gave no sign of life"
+        silent = self._silent_ranks()
+        if silent:
+            cause = f"{', '.join(name for name, _ in silent)} gave no sign of life"
         elif self._waits_for_others():
             cause = f"{who} was waiting for another rank"
         else:
@@ -88,6 +102,8 @@ class Heartbeat:
         print(f"error: {who}: {what}: {cause}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             self._on_hang(f"{what}: {cause}")
+        for _, pid in silent:
+            _kill_frozen_sibling(pid)
         os._exit(1)
 
     def _waits_for_others(self) -> bool:
@@ -99,17 +115,18 @@ class Heartbeat:
     def _sign_of_life(self) -> None:
         if self._store is not None:
             with contextlib.suppress(Exception):  # the store's host may be gone already
-                self._store.set(f"alive/{self._world.rank}", f"{time.time()} {socket.gethostname()}")
+                sign = f"{time.time()} {os.getpid()} {socket.gethostname()}"
+                self._store.set(f"alive/{self._world.rank}", sign)
 
-    def _silent_ranks(self) -> list[str]:
-        """Ranks that have not given a sign of life for a while."""
+    def _silent_ranks(self) -> list[tuple[str, int]]:
+        """Ranks that have not given a sign of life for a while, in words, and their process numbers."""
         silent = []
         for rank in range(self._world.size if self._store is not None else 0):
             with contextlib.suppress(Exception):
                 if self._store is not None and self._store.check([f"alive/{rank}"]):
-                    seen, host = self._store.get(f"alive/{rank}").decode().split(" ", 1)
+                    seen, pid, host = self._store.get(f"alive/{rank}").decode().split(" ", 2)
                     if time.time() - float(seen) > 5 * SIGN_OF_LIFE_SECONDS:
-                        silent.append(f"rank {rank} on {host}")
+                        silent.append((f"rank {rank} on {host}", int(pid)))
         return silent
 
     def _shorten_collective_timeout(self) -> None:
