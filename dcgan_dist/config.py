@@ -226,7 +226,7 @@ class TrackConfig:
     """Project on Weights & Biases."""
 
     wandb_checkpoints: bool = False
-    """Send checkpoints to Weights & Biases too, as versions of one artifact; each is about 80 MB at 64 pixels."""
+    """Send checkpoints to Weights & Biases too, as versions of one artifact; each is about 90 MB at 64 pixels."""
 
 
 @dataclass(frozen=True)
