@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.config_problems import problems_of
 from dcgan_dist.errors import UserError
 
 EXAMPLES = """Trains a DCGAN on a folder of shards, on as many ranks as torchrun starts.
@@ -61,8 +62,8 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
         _assert_nothing_is_null(config)
     except Exception as error:  # jsonargparse has several kinds; each means that something was typed wrongly
         raise UserError(_in_lines(_mistakes(parser, arguments) or [" ".join(str(error).split())])) from None
-    if problems := config.problems():
-        raise UserError(_in_lines(problems))
+    if found := problems_of(config):
+        raise UserError(_in_lines(found))
     return config
 
 
@@ -115,7 +116,7 @@ def _mistakes(parser: ArgumentParser, arguments: list[str]) -> list[str]:
         except Exception as error:
             expected = " ".join(str(error).split()).partition("Expected a ")[2].partition(". Got value")[0]
             found.append(f"{origin}{key} = {value}: must be {_plain_type(expected)}")
-    return found + _instantiate(parser, parser.parse_args(usable)).problems()
+    return found + problems_of(_instantiate(parser, parser.parse_args(usable)))
 
 
 def _what_is_meant(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -261,72 +260,3 @@ class TrainConfig:
             given = saved.get(section.name, {}).items()
             sections[section.name] = kind(**{name: value for name, value in given if name in known})  # type: ignore
         return cls(**sections)
-
-    def problems(self) -> list[str]:
-        """Everything that cannot work, whatever the hardware; each a line that says what to change."""
-        found = [
-            f"{name} = {value}: must be at least {floor}" for name, value, floor in self._floors() if value < floor
-        ]
-        for name, value, ceiling in self._ceilings():
-            if value > ceiling:
-                found.append(f"{name} = {value}: must be at most {ceiling}")
-        if self.data.image_size not in IMAGE_SIZES:
-            found.append(f"data.image_size = {self.data.image_size}: must be one of {', '.join(map(str, IMAGE_SIZES))}")
-        for name, rate in (("generator", self.optim.generator_lr), ("discriminator", self.optim.discriminator_lr)):
-            if not 0 < rate < math.inf:
-                found.append(f"optim.{name}_lr = {rate}: must be a positive number")
-        for name, beta in (("beta1", self.optim.beta1), ("beta2", self.optim.beta2)):
-            if not 0 <= beta < 1:
-                found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
-        if not 0 < self.train.epochs < math.inf:
-            found.append(f"train.epochs = {self.train.epochs}: must be a positive number")
-        if self.checkpoint.keep_best and not self.evaluate.every_images:
-            found.append("checkpoint.keep_best = True: needs scores; set --evaluate.every_images")
-        if self.run.time_limit_minutes is not None and not 0 < self.run.time_limit_minutes < math.inf:
-            found.append(f"run.time_limit_minutes = {self.run.time_limit_minutes}: must be a positive number or null")
-        if self.run.name in ("", ".", "..") or "/" in self.run.name:
-            found.append(f"run.name = {self.run.name!r}: must be a plain name; run.dir takes a path")
-        if self.run.resume not in ("auto", "never") and not _is_file(self.run.resume):
-            found.append(
-                f"run.resume = {self.run.resume}: must be auto, never, or the path of a checkpoint that exists"
-            )
-        return found
-
-    def _ceilings(self) -> list[tuple[str, int, int]]:
-        """Far above any use, and below what would end in a lack of memory or an overflow."""
-        return [
-            ("run.seed", self.run.seed, 2**63 - 1),
-            ("model.latent_size", self.model.latent_size, 100_000),
-            ("model.base_channels", self.model.base_channels, 4096),
-            ("sample.num_images", self.sample.num_images, 10_000),
-            ("track.profile_steps", self.track.profile_steps, 1000),
-        ]
-
-    def _floors(self) -> list[tuple[str, int, int]]:
-        return [
-            ("run.seed", self.run.seed, 0),
-            ("run.hang_timeout_seconds", self.run.hang_timeout_seconds, 1),
-            ("data.batch_size_per_rank", self.data.batch_size_per_rank, 1),
-            ("data.global_batch_size", 1 if self.data.global_batch_size is None else self.data.global_batch_size, 1),
-            ("model.latent_size", self.model.latent_size, 1),
-            ("model.base_channels", self.model.base_channels, 1),
-            ("train.total_images", 1 if self.train.total_images is None else self.train.total_images, 1),
-            ("ema.half_life_images", self.ema.half_life_images, 0),
-            ("sample.every_images", self.sample.every_images, 1),
-            ("sample.num_images", self.sample.num_images, 1),
-            ("checkpoint.every_images", self.checkpoint.every_images, 1),
-            ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
-            ("checkpoint.keep_every_images", self.checkpoint.keep_every_images, 0),
-            ("train.max_rollbacks", self.train.max_rollbacks, 0),
-            ("evaluate.every_images", self.evaluate.every_images, 0),
-            ("evaluate.num_images", self.evaluate.num_images, 2),
-            ("track.every_images", self.track.every_images, 1),
-            ("track.profile_steps", self.track.profile_steps, 0),
-        ]
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except OSError:  # a name that no file can have
-        return False

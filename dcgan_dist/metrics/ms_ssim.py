@@ -32,13 +32,13 @@ def mean_similarity(images: Tensor, workforce: Workforce) -> float:
 
     def compute(start: int) -> Tensor:
         pair = torch.arange(start, start + CHUNK, device=images.device).clamp_max(pairs - 1)
-        return _similarities(images[2 * pair].double(), images[2 * pair + 1].double())
+        return _similarities(images[2 * pair].float(), images[2 * pair + 1].float())
 
     return float(gathered(workforce, pairs, workforce.chunk_starts(pairs), compute, lambda done: None).mean())
 
 
 def _similarities(first: Tensor, second: Tensor) -> Tensor:
-    """Of each pair, float64 [n]; images float64 [n, 3, size, size], 0 to 255."""
+    """Of each pair, float64 [n]; images float32 [n, 3, size, size], 0 to 255."""
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
     weights = scale_weights(first.shape[-1])

@@ -20,6 +20,7 @@ import yaml
 from dcgan_dist.checkpoint import read_verified
 from dcgan_dist.command_line import parse_arguments, write_yaml
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.config_problems import problems_of
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import MANIFEST_NAME, Manifest, index_name, read_manifest
@@ -257,7 +258,7 @@ def _configuration(sample: Sample, chance: random.Random) -> None:
     path = sample.folder / "mutated.yaml"
     path.write_bytes(chance.choice(IN_TEXT)((sample.folder / "config.yaml").read_bytes(), chance))
     config = parse_arguments(["--config", str(path)])
-    assert not config.problems()
+    assert not problems_of(config)
     _assert_says_the_same(yaml.safe_load(path.read_text()), yaml.safe_load(write_yaml(config)))
 
 

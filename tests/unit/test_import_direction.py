@@ -16,8 +16,8 @@ from tests.running import ROOT
 # a longer one is listed too.
 LAYERS = (
     (
-        *("errors", "files", "json_lines", "config", "counter_random", "launcher", "arguments", "events", "stability"),
-        *("data.shard_format", "data.shard_index"),
+        *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
+        *("events", "stability", "data.shard_format", "data.shard_index"),
     ),
     ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host", "calibration"),

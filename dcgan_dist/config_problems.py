@@ -1,0 +1,76 @@
+"""What the settings of a run may be. No torch here, so that a typing error is told at once."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from dcgan_dist.config import IMAGE_SIZES, TrainConfig
+
+
+def problems_of(config: TrainConfig) -> list[str]:
+    """Everything that cannot work, whatever the hardware; each a line that says what to change."""
+    found = [f"{name} = {value}: must be at least {floor}" for name, value, floor in _floors(config) if value < floor]
+    for name, value, ceiling in _ceilings(config):
+        if value > ceiling:
+            found.append(f"{name} = {value}: must be at most {ceiling}")
+    if config.data.image_size not in IMAGE_SIZES:
+        found.append(f"data.image_size = {config.data.image_size}: must be one of {', '.join(map(str, IMAGE_SIZES))}")
+    for name, rate in (("generator", config.optim.generator_lr), ("discriminator", config.optim.discriminator_lr)):
+        if not 0 < rate < math.inf:
+            found.append(f"optim.{name}_lr = {rate}: must be a positive number")
+    for name, beta in (("beta1", config.optim.beta1), ("beta2", config.optim.beta2)):
+        if not 0 <= beta < 1:
+            found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
+    if not 0 < config.train.epochs < math.inf:
+        found.append(f"train.epochs = {config.train.epochs}: must be a positive number")
+    if config.checkpoint.keep_best and not config.evaluate.every_images:
+        found.append("checkpoint.keep_best = True: needs scores; set --evaluate.every_images")
+    if config.run.time_limit_minutes is not None and not 0 < config.run.time_limit_minutes < math.inf:
+        found.append(f"run.time_limit_minutes = {config.run.time_limit_minutes}: must be a positive number or null")
+    if config.run.name in ("", ".", "..") or "/" in config.run.name:
+        found.append(f"run.name = {config.run.name!r}: must be a plain name; run.dir takes a path")
+    if config.run.resume not in ("auto", "never") and not _is_file(config.run.resume):
+        found.append(f"run.resume = {config.run.resume}: must be auto, never, or the path of a checkpoint that exists")
+    return found
+
+
+def _ceilings(config: TrainConfig) -> list[tuple[str, int, int]]:
+    """Far above any use, and below what would end in a lack of memory or an overflow."""
+    return [
+        ("run.seed", config.run.seed, 2**63 - 1),
+        ("model.latent_size", config.model.latent_size, 100_000),
+        ("model.base_channels", config.model.base_channels, 4096),
+        ("sample.num_images", config.sample.num_images, 10_000),
+        ("track.profile_steps", config.track.profile_steps, 1000),
+    ]
+
+
+def _floors(config: TrainConfig) -> list[tuple[str, int, int]]:
+    return [
+        ("run.seed", config.run.seed, 0),
+        ("run.hang_timeout_seconds", config.run.hang_timeout_seconds, 1),
+        ("data.batch_size_per_rank", config.data.batch_size_per_rank, 1),
+        ("data.global_batch_size", 1 if config.data.global_batch_size is None else config.data.global_batch_size, 1),
+        ("model.latent_size", config.model.latent_size, 1),
+        ("model.base_channels", config.model.base_channels, 1),
+        ("train.total_images", 1 if config.train.total_images is None else config.train.total_images, 1),
+        ("ema.half_life_images", config.ema.half_life_images, 0),
+        ("sample.every_images", config.sample.every_images, 1),
+        ("sample.num_images", config.sample.num_images, 1),
+        ("checkpoint.every_images", config.checkpoint.every_images, 1),
+        ("checkpoint.keep_last", config.checkpoint.keep_last, 1),
+        ("checkpoint.keep_every_images", config.checkpoint.keep_every_images, 0),
+        ("train.max_rollbacks", config.train.max_rollbacks, 0),
+        ("evaluate.every_images", config.evaluate.every_images, 0),
+        ("evaluate.num_images", config.evaluate.num_images, 2),
+        ("track.every_images", config.track.every_images, 1),
+        ("track.profile_steps", config.track.profile_steps, 0),
+    ]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that no file can have
+        return False
