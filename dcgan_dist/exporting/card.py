@@ -58,7 +58,7 @@ def write_card(trained: Trained, folder: Path, differences: dict[str, float]) ->
 
 def _run_folder(trained: Trained) -> Path | None:
     """The run that the checkpoint lies in, if it still does."""
-    parent = trained.path.resolve().parent
+    parent = trained.path.absolute().parent
     return parent.parent if parent.name == "checkpoints" else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,30 @@ from tests.running import Finished, run_command, run_module, user_errors
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
 
-def generate(ranks: int, *arguments: object) -> Finished:
-    torchrun = ["torch.distributed.run", "--nproc_per_node", str(ranks), "-m"] if ranks > 1 else []
-    return run_command([sys.executable, "-m", *torchrun, "dcgan_dist.generate", *map(str, arguments)])
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Leaves torch's number of threads as it was: the command sets it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
-def studio(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
-    """The run's networks in this process, which keeps its number of threads."""
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    return Studio(load_trained(finished_run, ALONE.device), Workforce(ALONE, 2))
+def studio(finished_run: Path) -> Studio:
+    """The run's networks, in this process."""
+    return Studio(load_trained(finished_run, ALONE.device), Workforce.of(ALONE, 2))
+
+
+def generate(*arguments: object) -> int:
+    """The command in this process, on one rank."""
+    parsed = build_parser().parse_args([*map(str, arguments)])
+    check(parsed)
+    return run(parsed)
+
+
+def generate_on_two_ranks(*arguments: object) -> Finished:
+    torchrun = ["torch.distributed.run", "--nproc_per_node", "2", "-m", "dcgan_dist.generate"]
+    return run_command([sys.executable, "-m", *torchrun, *map(str, arguments)])
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -48,22 +63,23 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_two_ranks_write_the_same_bytes_as_one(finished_run: Path, tmp_path: Path) -> None:
-    for ranks in (1, 2):
-        out = tmp_path / f"{ranks}.npz"
-        result = generate(ranks, "--checkpoint", finished_run, "--num-images", 131, "--seed", 7, "--out", out)
-        assert result.returncode == 0, result
-        assert result.stdout.count("131 images") == 1
+    options = ("--checkpoint", finished_run, "--num-images", 131, "--seed", 7, "--out")
+    assert generate(*options, tmp_path / "1.npz") == 0
+    result = generate_on_two_ranks(*options, tmp_path / "2.npz")
+    assert result.returncode == 0, result
+    assert result.stdout.count("131 images") == 1
     assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
 
 
-def test_two_ranks_find_the_same_neighbours_as_one(finished_run: Path, shards: Path, tmp_path: Path) -> None:
-    options = ("--checkpoint", finished_run, "--neighbours", "--num-images", 9, "--shards", shards)
-    printed = []
-    for ranks in (1, 2):
-        result = generate(ranks, *options, "--out", tmp_path / f"{ranks}.png")
-        assert result.returncode == 0, result
-        printed.append([line for line in result.stdout.splitlines() if "median" in line])
-    assert printed[0] == printed[1] and len(printed[0]) == 2
+def test_two_ranks_find_the_same_neighbours_as_one(
+    finished_run: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--checkpoint", finished_run, "--neighbours", "--num-images", 9, "--shards", shards, "--out")
+    assert generate(*options, tmp_path / "1.png") == 0
+    alone = [line for line in capsys.readouterr().out.splitlines() if "median" in line]
+    result = generate_on_two_ranks(*options, tmp_path / "2.png")
+    assert result.returncode == 0, result
+    assert [line for line in result.stdout.splitlines() if "median" in line] == alone and len(alone) == 2
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
 
 
@@ -108,10 +124,7 @@ def test_an_animation_has_its_frames_and_is_the_same_each_time(studio: Studio, t
 
 def test_arithmetic_by_picked_images_draws_a_figure(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "sum.png"
-    arguments = ["--checkpoint", str(finished_run), "--arithmetic-indices", "1,2 - 3 + 4,5,600", "--out", str(out)]
-    parsed = build_parser().parse_args(arguments)
-    check(parsed)
-    assert run(parsed) == 0
+    assert generate("--checkpoint", finished_run, "--arithmetic-indices", "1,2 - 3 + 4,5,600", "--out", out) == 0
     assert Image.open(out).width > 7 * 96
 
 
@@ -202,7 +215,7 @@ def test_impossible_values_end_with_status_2(arguments: tuple[str, ...], capsys:
 
 
 def test_two_ranks_say_once_what_is_wrong(tmp_path: Path) -> None:
-    result = generate(2, "--checkpoint", tmp_path, "--out", tmp_path / "a.png")
+    result = generate_on_two_ranks("--checkpoint", tmp_path, "--out", tmp_path / "a.png")
     assert result.returncode != 0
     assert len(user_errors(result)) == 1 and "no checkpoint there" in user_errors(result)[0]
     assert list(tmp_path.iterdir()) == []
@@ -213,10 +226,8 @@ def test_places_that_cannot_be_written_are_refused_before_work(finished_run: Pat
     (tmp_path / "full" / "old.png").touch()
     (tmp_path / "x.png").mkdir()
     for name, said in (("full", "not empty"), ("x.png", "is a folder"), ("full/old.png/b.png", "old.png")):
-        parsed = build_parser().parse_args(["--checkpoint", str(finished_run), "--out", str(tmp_path / name)])
-        check(parsed)
         with pytest.raises(UserError, match=said):
-            run(parsed)
+            generate("--checkpoint", finished_run, "--out", tmp_path / name)
 
 
 def test_a_damaged_checkpoint_is_named(finished_run: Path, tmp_path: Path) -> None:
@@ -225,10 +236,8 @@ def test_a_damaged_checkpoint_is_named(finished_run: Path, tmp_path: Path) -> No
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    parsed = build_parser().parse_args(["--checkpoint", str(damaged), "--out", str(tmp_path / "a.png")])
-    check(parsed)
     with pytest.raises(UserError, match="damaged"):
-        run(parsed)
+        generate("--checkpoint", damaged, "--out", tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("module", ["generate", "export"])
