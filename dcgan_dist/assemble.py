@@ -15,7 +15,7 @@ from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
-from dcgan_dist.engine import Update, open_update
+from dcgan_dist.engine import CapturedUpdate, EagerUpdate, open_update
 from dcgan_dist.errors import RunFailed, UserError
 from dcgan_dist.events import note_event
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
@@ -182,7 +182,7 @@ def _train(
     return reason
 
 
-def _close(heartbeat: Heartbeat, profile: StepProfile, update: Update) -> None:
+def _close(heartbeat: Heartbeat, profile: StepProfile, update: EagerUpdate | CapturedUpdate) -> None:
     heartbeat.stop()
     profile.close()
     update.close()

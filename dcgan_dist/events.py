@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from dcgan_dist.json_lines import append_row, keep_rows
+from dcgan_dist.json_lines import append_row, keep_rows, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -26,5 +26,16 @@ def note_event(path: Path, images_seen: int, kind: Kind, text: str) -> None:
 
 
 def forget_warnings_after(path: Path, images_seen: int) -> None:
-    """Drops the warnings to which a run that goes on at `images_seen` will come again. The rest is history."""
-    keep_rows(path, lambda row: row.get("kind") != "warning" or row.get("images_seen", 0) <= images_seen)
+    """Drops the warnings to which a run that goes on at `images_seen` will come again.
+
+    Those before a rollback are history like everything else: they led to it.
+    """
+    rows = read_rows(path)
+    last_rollback = max((number for number, row in enumerate(rows) if row.get("kind") == "rollback"), default=-1)
+    again = [row for row in rows[last_rollback + 1 :] if _is_warning_after(row, images_seen)]
+    if again:
+        keep_rows(path, lambda row: row not in again)
+
+
+def _is_warning_after(row: dict[str, Any], images_seen: int) -> bool:
+    return row.get("kind") == "warning" and row.get("images_seen", 0) > images_seen
