@@ -52,7 +52,7 @@ def subtitle(run: RunRecord) -> str:
         if "ranks" in told
         else "",
         str(told.get("precision", "")),
-        f"{told.get('dataset_images', 0):,} images of {told['dataset']}" if "dataset" in told else "",
+        f"{_cell(told.get('dataset_images'))} images of {told['dataset']}" if "dataset" in told else "",
     ]
     return " \u00b7 ".join(part for part in parts if part)
 

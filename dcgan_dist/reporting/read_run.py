@@ -64,6 +64,17 @@ class RunRecord:
         return max([*known, _count(self.status.get("images_seen"))])
 
     @property
+    def reason(self) -> str:
+        """Why it ended as it did, if that was written down."""
+        return str(self.status.get("reason") or "")
+
+    @property
+    def updated(self) -> float | None:
+        """Its last sign of life in Unix time."""
+        seconds = self.status.get("updated")
+        return seconds if is_number(seconds) else None
+
+    @property
     def state(self) -> str:
         """running, done, preempted, failed or unknown."""
         return str(self.status.get("status", "unknown"))

@@ -32,7 +32,7 @@ def equivalent_run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
     def run_on(ranks: int) -> Path:
         if ranks not in folders:
             folder = tmp_path_factory.mktemp("equivalent") / f"{ranks}-ranks"
-            trackers = ("--track.tensorboard", "true") if ranks == 1 else ()
+            trackers = ("--track.tensorboard", "true", "--track.report", "true") if ranks == 1 else ()
             result = run_train(
                 ranks, *EQUIVALENCE, *trackers, "--data.shards", shards, "--run.dir", folder, timeout=240
             )

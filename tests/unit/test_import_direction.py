@@ -65,7 +65,7 @@ def imports(path: Path, at_start_only: bool = False) -> Iterator[str]:
     inside_functions = {
         id(node)
         for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or _for_types_only(function)
         for node in ast.walk(function)
     }
     for node in ast.walk(tree):
@@ -79,6 +79,11 @@ def imports(path: Path, at_start_only: bool = False) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in MODULES else node.module
+
+
+def _for_types_only(node: ast.AST) -> bool:
+    """Whether this is an `if TYPE_CHECKING:`, which no run enters."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 MODULES = modules()

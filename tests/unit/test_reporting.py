@@ -1,0 +1,238 @@
+"""The parts of the report: what is read, which numbers stand on it, where the points of a curve lie."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.errors import UserError
+from dcgan_dist.reporting.charts import MOST_POINTS, Chart, Curve, charts_of_run, charts_of_runs, points_of
+from dcgan_dist.reporting.facts import changed_settings, differing_settings, duration, facts_of, score_table
+from dcgan_dist.reporting.page import render_page
+from dcgan_dist.reporting.plot import HEIGHT, WIDTH, lay_out, short, ticks
+from dcgan_dist.reporting.read_run import read_run
+from dcgan_dist.reporting.summary_picture import draw_summary
+from dcgan_dist.run_folder import RunFolder
+
+Rows = list[dict[str, Any]]
+
+
+def row(images_seen: int, **figures: float) -> dict[str, Any]:
+    speed = {"speed/images_per_second": 100.0, "speed/data_wait_fraction": 0.25}
+    return {"step": images_seen // 10, "images_seen": images_seen, "loss/generator": 2.0, **speed, **figures}
+
+
+def make_run(folder: Path, rows: Rows, grids: tuple[int, ...] = (), **settings: Any) -> Path:
+    """A run folder as training leaves it; `settings` as in data__image_size=32."""
+    config = TrainConfig().as_dict()
+    for name, value in settings.items():
+        section, _, field = name.partition("__")
+        config[section][field] = value
+    run = RunFolder(folder)
+    run.create(yaml.safe_dump(config, sort_keys=False))
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.write_status("done", rows[-1]["images_seen"] if rows else 0, "")
+    for images_seen in grids:
+        for path in (run.grid(images_seen), run.ema_grid(images_seen), run.real_grid):
+            save_noise(path, 40)
+    return folder
+
+
+def save_noise(path: Path, size: int) -> None:
+    pixels = np.random.default_rng(len(path.name)).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def pictures_on(page: str) -> list[Image.Image]:
+    """Every picture of a page, decoded."""
+    sources = re.findall(r'<img src="data:image/(?:png|jpeg);base64,([^"]+)"', page)
+    assert len(sources) == page.count("<img ")
+    return [Image.open(io.BytesIO(base64.b64decode(source))).convert("RGB") for source in sources]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n\n", '{"step": 3, "ima', "null\n[1]\n", '{"images_seen": "many"}\n', "\x00\xff"]
+)
+def test_rows_that_a_crash_or_a_start_left_are_passed_over(tmp_path: Path, content: str) -> None:
+    run = make_run(tmp_path / "run", [])
+    (run / "metrics.jsonl").write_text(content)
+    record = read_run(run)
+    assert record.rows == []
+    assert "No figures yet" in render_page([record])
+    assert draw_summary([record])
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "status.json", "environment.json", "events.jsonl", "scores.jsonl"])
+@pytest.mark.parametrize(
+    "content", ["", "[", "{{{ not: yaml: at: all", '"text"', "[[]]\n", "\x00", '{"images_seen": null}']
+)
+def test_a_damaged_file_leaves_the_rest_of_the_report(tmp_path: Path, name: str, content: str) -> None:
+    run = make_run(tmp_path / "run", [row(100), row(200)], grids=(0, 200))
+    (run / name).write_text(content)
+    page = render_page([read_run(run)])
+    assert len(pictures_on(page)) == 5
+    assert "Throughput" in page
+
+
+def test_a_grid_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [row(100)], grids=(0, 100))
+    (run / "samples" / "000000100.png").write_bytes(b"\x89PNG\r\n\x1a\n rubbish")
+    assert len(pictures_on(render_page([read_run(run)]))) == 4
+
+
+def test_no_run_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        read_run(tmp_path / "none")
+    with pytest.raises(UserError, match="no run in this folder"):
+        read_run(tmp_path)
+
+
+def test_a_run_without_noted_events_tells_how_it_ended(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [row(100)])
+    RunFolder(run).write_status("failed", 100, "the disk is full")
+    (event,) = read_run(run).events
+    assert (event.images_seen, event.kind, event.text) == (100, "failed", "the disk is full")
+    assert event.seconds == pytest.approx(time.time(), abs=60)
+    noted = {"images_seen": 50, "kind": "resume", "text": "4 ranks", "time": 1.5}
+    (run / "events.jsonl").write_text(json.dumps(noted) + "\n")
+    (event,) = read_run(run).events
+    assert (event.kind, event.text, event.seconds) == ("resume", "4 ranks", 1.5)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_facts_are_those_of_the_rows(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run",
+        [row(1000, **{"quality/swd": 9.0}), row(2000, **{"quality/swd": 3.0}), row(3000, **{"quality/swd": 4.0})],
+        train__total_images=6000,
+    )
+    facts = {fact.name: (fact.value, fact.note) for fact in facts_of(read_run(run))}
+    assert facts["Images seen"] == ("3,000", "of 6,000")
+    assert facts["Training time"][0] == "30 s"
+    assert facts["Throughput"][0] == "100 images/s"
+    assert facts["Waiting for data"][0] == "25 %"
+    assert facts["Best SWD"] == ("3", "at 2,000 images")
+
+
+def test_what_differs_is_told_and_nothing_else(tmp_path: Path) -> None:
+    one = read_run(make_run(tmp_path / "one", [row(1)], optim__generator_lr=1e-3, run__name="one"))
+    two = read_run(make_run(tmp_path / "two", [row(1)], data__flip=True, run__name="two"))
+    assert changed_settings(two) == [("run.name", "two", "celeba64"), ("data.flip", "true", "false")]
+    assert differing_settings([one, two]) == [
+        ("data.flip", ["false", "true"]),
+        ("optim.generator_lr", ["0.001", "0.0002"]),
+    ]
+    assert differing_settings([one, one]) == []
+
+
+def test_scores_stand_with_their_protocol_and_those_of_training_are_a_curve(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [row(100)])
+    score = {"images_seen": 100, "metric": "swd", "value": 12.345678, "floor": 3.0, "network": "ema"}
+    score |= {"protocol": {"num_images": 2048, "seed": 7}, "protocol_key": "0123456789abcdef"}
+    lines = [score, score | {"during_training": True}, score | {"protocol": None}]
+    (run / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first, second = score_table(read_run(run))
+    assert list(first.values()) == ["100", "SWD", "12.35", "3", "averaged", "2,048", "7", "01234567"]
+    assert second["images"] == ""
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(12.4, "12 s"), (300, "5 min"), (12_000, "3 h 20 min")])
+def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", [row(n, **{"loss/generator": n % 2}) for n in range(1, 10_001)]))
+    points = points_of(run, "loss/generator")
+    assert MOST_POINTS / 2 < len(points) <= MOST_POINTS
+    assert [value for _, value in points] == pytest.approx([0.5] * len(points), abs=0.02)
+    assert sum(x for x, _ in points) / len(points) == pytest.approx(5000, rel=0.01)
+
+
+def test_figures_that_are_new_to_the_report_are_shown_too_and_gaps_are_not(tmp_path: Path) -> None:
+    rows = [
+        row(100, **{"gradient/generator_norm": 1.5}),
+        row(200),
+        row(300, **{"gradient/generator_norm": float("nan")}),
+    ]
+    charts = {chart.title: chart for chart in charts_of_run(read_run(make_run(tmp_path / "run", rows)))}
+    (curve,) = charts["Gradient"].curves
+    assert (curve.label, curve.points) == ("generator norm", [(100.0, 1.5)])
+
+
+def test_of_several_runs_each_figure_is_a_chart_and_each_run_a_curve(tmp_path: Path) -> None:
+    runs = [read_run(make_run(tmp_path / name, [row(100), row(200)])) for name in ("one", "two")]
+    charts = {chart.title: chart for chart in charts_of_runs(runs, ["one", "two"])}
+    assert [curve.label for curve in charts["Loss: generator G"].curves] == ["one", "two"]
+    assert "Loss: discriminator D" not in charts
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [5.0], [-3.0, 4.0], [1e-9, 2e-9], [1e9, 3e12]])
+def test_every_point_lies_on_the_sheet_and_up_is_more(values: list[float]) -> None:
+    chart = Chart("loss", "", [Curve("one", 0, [(100.0 * i, value) for i, value in enumerate(values)])])
+    plot = lay_out(chart)
+    for x, y, _, _ in plot.lines[0].points:
+        assert 0 <= x <= WIDTH
+        assert 0 <= y <= HEIGHT
+    heights = [HEIGHT - y for _, y, _, _ in plot.lines[0].points]
+    assert sorted(heights) == [height for _, height in sorted(zip(values, heights, strict=True))]
+    assert len(plot.y_ticks) >= 2
+
+
+def test_numbers_are_short_and_those_of_an_axis_alike() -> None:
+    assert [short(value) for value in (0.4321, 250, 1234, 83_200, 1.5e6)] == ["0.432", "250", "1,234", "83.2k", "1.5M"]
+    assert [short(value, 12_500) for value in ticks(0, 12_000, 5)][:3] == ["0", "2.5k", "5k"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_beside_it_and_shows_what_it_is_told_as_text(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", [row(100), row(200)], grids=(0, 100, 200), data__shards="<script>alert(1)</script>"
+    )
+    RunFolder(run).write_status("failed", 200, "<b>bold</b> & 'quoted'")
+    page = render_page([read_run(run)])
+    assert not re.search(r'(src|href)="(?!data:)|url\(|@import|https?://', page)
+    assert "<script>alert" not in page
+    assert "<b>bold" not in page
+    assert len(pictures_on(page)) == 7
+
+
+def test_runs_on_the_same_images_share_one_real_grid_and_names_are_told_apart(tmp_path: Path) -> None:
+    runs = [read_run(make_run(tmp_path / part / "run", [row(100)], grids=(100,))) for part in ("a", "b")]
+    page = render_page(runs)
+    assert page.count("Real images of the data set") == 1
+    assert str(tmp_path / "a" / "run") in page
+
+
+def test_a_long_run_with_large_grids_stays_below_five_megabytes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [row(100 * n) for n in range(1, 60)], grids=(0,))
+    folder = RunFolder(run)
+    save_noise(folder.grid(0), 700)  # noise compresses worse than any drawing
+    content = folder.grid(0).read_bytes()
+    for number in range(60):
+        folder.grid(100 * number).write_bytes(content)
+        folder.ema_grid(100 * number).write_bytes(content)
+    page = render_page([read_run(run)])
+    assert len(page) < 5_000_000
+    assert 60 < len(pictures_on(page)) < 120
