@@ -121,7 +121,8 @@ class Heartbeat:
     def _silent_ranks(self) -> list[tuple[str, int]]:
         """Ranks that have not given a sign of life for a while, in words, and their process numbers."""
         silent = []
-        for rank in range(self._world.size if self._store is not None else 0):
+        others = set(range(self._world.size)) - {self._world.rank}
+        for rank in sorted(others if self._store is not None else ()):
             with contextlib.suppress(Exception):
                 if self._store is not None and self._store.check([f"alive/{rank}"]):
                     seen, pid, host = self._store.get(f"alive/{rank}").decode().split(" ", 2)

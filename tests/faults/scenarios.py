@@ -136,7 +136,7 @@ def pause_rank(lab: Lab, rank: int) -> Outcome:
         seconds = wait_for_recovery(folder, moment, process)
         output = "".join(process.communicate(timeout=120))
     assert process.returncode == 0, output[-3000:]
-    assert f"rank {rank} on " in _line_with(output, "gave no sign of life"), output[-3000:]
+    assert f"rank {rank} on " in _line_with(output, "gave no sign of life"), _errors_in(output)
     return _recovered(lab, folder, moment, output, seconds)
 
 
@@ -195,6 +195,11 @@ def _assert_failed(folder: Path) -> None:
     status = read_status(folder)
     assert status["status"] == "failed", status
     assert status["reason"], status
+
+
+def _errors_in(output: str) -> str:
+    """The lines that tell of errors."""
+    return "\n".join(line for line in output.splitlines() if "error:" in line or "lost another" in line)
 
 
 def _line_with(output: str, text: str) -> str:
