@@ -24,7 +24,7 @@ from dcgan_dist.generating.chunks import Workforce
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, Stage
 from dcgan_dist.metrics.image_sets import Report
-from dcgan_dist.metrics.inception import find_weights, missing_weights
+from dcgan_dist.metrics.inception import download_weights, find_weights, missing_weights
 from dcgan_dist.metrics.scores_file import ScoreRow, append_scores, newest_comparable, read_scores
 from dcgan_dist.tracking.console import set_up_logging
 from dcgan_dist.trained import Trained, load_trained
@@ -67,9 +67,10 @@ def evaluate(request: Request) -> int:
 def _evaluate(request: Request, world: World) -> None:
     cores = take_share_of_cores(world)
     workforce = Workforce.of(world, cores)
+    weights = _weights(request, world)
     with world.together():
         trained = load_trained(request.checkpoint, world.device, request.ema)
-        evaluator = _evaluator(request, trained, workforce, cores)
+        evaluator = _evaluator(request, trained, weights, workforce, cores)
         protocols = [evaluator.protocol(metric) for metric in evaluator.metrics]
         others = [[newest_comparable(run, protocol) for run in request.compare] for protocol in protocols]
         out = request.out or _scores_of(trained.path)
@@ -90,7 +91,7 @@ def _evaluate(request: Request, world: World) -> None:
     print(f"appended to {out}", file=sys.stderr)
 
 
-def _evaluator(request: Request, trained: Trained, workforce: Workforce, cores: int) -> Evaluator:
+def _evaluator(request: Request, trained: Trained, weights: Path | None, workforce: Workforce, cores: int) -> Evaluator:
     data = dataclasses.replace(
         trained.config.data,
         shards=str(request.shards or trained.config.data.shards),
@@ -100,7 +101,6 @@ def _evaluator(request: Request, trained: Trained, workforce: Workforce, cores: 
     if manifest.fingerprint != trained.contents["dataset_fingerprint"]:
         print(f"note: the images in {data.shards} are not those of the training", file=sys.stderr)
     shards = MappedShards(Path(data.shards), manifest)
-    weights = find_weights(request.weights)
     return Evaluator(
         data=data,
         manifest=manifest,
@@ -112,6 +112,21 @@ def _evaluator(request: Request, trained: Trained, workforce: Workforce, cores: 
         weights=weights,
         workforce=workforce,
     )
+
+
+def _weights(request: Request, world: World) -> Path | None:
+    """The given or cached weights; they are downloaded, once a node, only for a metric that is asked for by name."""
+    weights = None
+    with world.together():
+        weights = find_weights(request.weights)
+    wanted = bool(set(request.metrics or ()) & set(WITH_WEIGHTS))
+    if wanted and world.any(weights is None):
+        if weights is None and world.local_rank == 0:
+            print("downloading the Inception weights, 92 MB", file=sys.stderr)
+            download_weights()
+        world.gather_objects(None)  # the others wait for it
+        weights = find_weights(None)
+    return weights
 
 
 def _metrics(asked: tuple[Metric, ...] | None, weights: Path | None) -> tuple[Metric, ...]:

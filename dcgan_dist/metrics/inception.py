@@ -7,6 +7,7 @@ Its weights (Szegedy et al. 2015) are not part of any package: they come from a 
 from __future__ import annotations
 
 import hashlib
+import socket
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from dcgan_dist.metrics.image_sets import Report, gathered
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}"
+DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without an answer
 LAYER = "2048"  # the last pooling layer
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # Binkowski et al. 2018, section 4
 
@@ -40,11 +42,25 @@ def find_weights(given: Path | None) -> Path | None:
     return cached_weights() if cached_weights().is_file() else None
 
 
+def download_weights() -> Path | None:
+    """Fetches the weights into the cache, checked by the checksum in their name; None if that cannot be."""
+    target, patience = cached_weights(), socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(WEIGHTS_URL, str(target), hash_prefix="6726825d")
+    except (OSError, RuntimeError):  # no network, no room, another file than the one that is meant
+        return None
+    finally:
+        socket.setdefaulttimeout(patience)
+    return target
+
+
 def missing_weights(metric: str) -> UserError:
-    """What to do where a metric is asked for that has no weights."""
+    """What to do where a metric is asked for whose weights are neither there nor to be had."""
     return UserError(
-        f"{metric}: there are no Inception weights on this machine; get {WEIGHTS_URL} and put it at "
-        f"{cached_weights()}, or name it with --inception-weights FILE"
+        f"{metric}: there are no Inception weights on this machine and no way to download them; get {WEIGHTS_URL} "
+        f"and put it at {cached_weights()}, or name it with --inception-weights FILE"
     )
 
 

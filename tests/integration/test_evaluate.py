@@ -205,7 +205,7 @@ def test_a_run_driven_into_collapse_goes_back_on_all_ranks_and_no_more_often_tha
     events = rows_of(folder / "events.jsonl")
     kinds = [kind for kind, _ in itertools.groupby(event["kind"] for event in events)]
     assert kinds == ["start", "warning", "rollback", "start", "warning", "failed"]
-    assert "went back 1 times" in read_status(folder)["reason"]
+    assert "1 rollback(s) did not help" in read_status(folder)["reason"]
     (before,) = metric_rows(folder)
 
     result = run_train(2, *arguments, "--train.total_images", 1600)
