@@ -79,7 +79,7 @@ def lay_out(chart: Chart, events: Sequence[Event] = ()) -> Plot:
 
 def marked(event: Event, right: float) -> bool:
     """Whether an event is worth a mark on the curves: something in the midst of the run."""
-    return 0 < event.images_seen < right and event.kind not in ("start", "stop", "done")
+    return 0 < event.images_seen < right and event.kind not in ("start", "done")
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

@@ -64,11 +64,14 @@ def _of_one_run(run: RunRecord) -> list[tuple[str, Image]]:
 
 
 def _of_runs(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[tuple[str, Image]]:
-    """The last grid of each run."""
+    """The last grid of each run, and real images."""
     found = []
     for run, label in zip(runs, labels, strict=True):
         if run.grids and (image := read_picture(run.grids[-1].average or run.grids[-1].generator)):  # type: ignore[arg-type]
             found.append((f"{label}, {run.grids[-1].images_seen:,} images", image))
+    real = next((run.real for run in runs if run.real), None)
+    if real and (image := read_picture(real)):
+        found.append(("real images", image))
     return found
 
 

@@ -24,6 +24,7 @@ PANELS = (
         {"score/real": "real, D(x)", "score/fake": "generated, D(G(z))"},
         top=1,
     ),
+    Panel("Gradient", "norm, generator's last step", {"gradient/generator": "generator G"}),
     Panel("Throughput", "images/s, all ranks", {"speed/images_per_second": "images/s"}),
     Panel("Waiting for data", "% of the time", {"speed/data_wait_fraction": "waiting"}, scale=100),
 )

@@ -175,8 +175,8 @@ def test_figures_that_are_new_to_the_report_are_shown_too_and_gaps_are_not(tmp_p
         row(300, **{"gradient/generator_norm": float("nan")}),
     ]
     charts = {chart.title: chart for chart in charts_of_run(read_run(make_run(tmp_path / "run", rows)))}
-    (curve,) = charts["Gradient"].curves
-    assert (curve.label, curve.points) == ("generator norm", [(100.0, 1.5)])
+    (curve,) = charts["Attention"].curves
+    assert (curve.label, curve.points) == ("first layer", [(100.0, 1.5)])
 
 
 def test_of_several_runs_each_figure_is_a_chart_and_each_run_a_curve(tmp_path: Path) -> None:
