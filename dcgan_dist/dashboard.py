@@ -109,7 +109,9 @@ def _samples() -> Section:
 def _training() -> Section:
     from dcgan_dist.tracking.panels import PANELS
 
-    shown = [panel for panel in PANELS if any(name.startswith(("loss/", "score/", "gradient/")) for name in panel.figures)]
+    shown = [
+        panel for panel in PANELS if any(name.startswith(("loss/", "score/", "gradient/")) for name in panel.figures)
+    ]
     return _section("Training", [_lines(panel.title, panel.unit, *panel.figures) for panel in shown])
 
 
