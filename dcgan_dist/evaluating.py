@@ -190,7 +190,8 @@ def _show(
         return
     network = "average of the generator" if trained.averaged else "generator"
     number = scores[0].protocol.num_images
-    table = Table(title=f"{trained.path}: {network}, {number} images against {number} real ones")
+    print(f"{trained.path}: {network}, {number} images against {number} real ones")
+    table = Table()
     table.add_column("metric")
     table.add_column("score", justify="right")
     table.add_column("real against real", justify="right")
