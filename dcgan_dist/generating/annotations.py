@@ -30,8 +30,8 @@ def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: in
             )
         if attribute not in attributes:
             near = difflib.get_close_matches(attribute, attributes, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}? There are" if near else "there are"
-            raise UserError(f"--arithmetic {attribute}: no such attribute; {hint} {', '.join(sorted(attributes))}")
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(attributes))}"
+            raise UserError(f"--arithmetic {attribute}: no such attribute; {hint}")
         labels.append(bool(attributes[attribute]))
     return torch.tensor(labels)
 

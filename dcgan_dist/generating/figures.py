@@ -48,8 +48,11 @@ class Sheet:
     def sign(self, text: str, column: float, row: float, columns: float = 0.5) -> None:
         """Writes a large sign in the middle of so many columns of one row."""
         left, top = self._at(column, row)
-        middle = (left + (columns * self._pitch - GAP) / 2, top + (self._pitch - GAP) / 2)
-        self._draw.text(middle, text, "black", ImageFont.load_default(self._pitch / 3), "mm")
+        x, y = left + (columns * self._pitch - GAP) / 2, top + (self._pitch - GAP) / 2
+        if text == "-":  # a hyphen is short and the font has no minus
+            self._draw.line((x - self._pitch / 12, y, x + self._pitch / 12, y), "black", 2)
+        else:
+            self._draw.text((x, y), text, "black", ImageFont.load_default(self._pitch / 3), "mm")
 
     def save(self, path: Path) -> None:
         """Writes the page as a PNG, whole or not at all."""
