@@ -170,9 +170,9 @@ def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
 
 def test_figures_that_are_new_to_the_report_are_shown_too_and_gaps_are_not(tmp_path: Path) -> None:
     rows = [
-        row(100, **{"gradient/generator_norm": 1.5}),
+        row(100, **{"attention/first_layer": 1.5}),
         row(200),
-        row(300, **{"gradient/generator_norm": float("nan")}),
+        row(300, **{"attention/first_layer": float("nan")}),
     ]
     charts = {chart.title: chart for chart in charts_of_run(read_run(make_run(tmp_path / "run", rows)))}
     (curve,) = charts["Attention"].curves
