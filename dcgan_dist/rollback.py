@@ -41,7 +41,9 @@ def as_resumed(config: TrainConfig) -> TrainConfig:
 def _go_back(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer, collapse: Collapsed) -> str | None:
     """Why the run has to end; None if it can go on."""
     if collapse.rollbacks >= config.train.max_rollbacks:
-        return _end(folder, collapse, f"{collapse}; {collapse.rollbacks} rollback(s) did not help (train.max_rollbacks)")
+        return _end(
+            folder, collapse, f"{collapse}; {collapse.rollbacks} rollback(s) did not help (train.max_rollbacks)"
+        )
     for target in _targets(checkpointer, collapse.since):
         rollbacks = collapse.rollbacks + 1
         # Only what this one remembers of the run; the signs that were shown may show again.
