@@ -1,6 +1,6 @@
 """Measures ours beside the tutorial's way and that of pytorch/examples, in turns, on this machine.
 
-python -m benchmarks                              what `make bench` runs; a quarter of an hour on two cores
+python -m benchmarks                              what `make bench` runs; eight minutes on two cores
 python -m benchmarks --batches 64 --no-scaling    one batch size, one rank
 
 Prints tables; writes <date>-<device>.json and .png into the folder --out.
@@ -68,7 +68,7 @@ def _parse() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="images a step (default: 32 128)")
-    parser.add_argument("--images", type=int, default=1024, help="drawn faces of an epoch (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=512, help="drawn faces of an epoch (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="timed end to end (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of single steps (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help="ours")
