@@ -47,7 +47,8 @@ def main() -> None:
         "batches": {},
     }
     with tempfile.TemporaryDirectory() as folder:
-        jpegs, shards = _make_images(Path(folder), options.images, console)
+        console.print(f"drawing {options.images} faces ...")
+        jpegs, shards = make_images(Path(folder), options.images)
         for batch in options.batches:
             setting = Setting(jpegs, shards, batch, cores, device, precision, options.compile)
             result["batches"][batch] = _compare(setting, options, console)
@@ -86,9 +87,8 @@ def _parse() -> argparse.Namespace:
     return options
 
 
-def _make_images(folder: Path, count: int, console: Any) -> tuple[str, str]:
-    """Drawn faces as JPEGs and as shards, by the project's own commands."""
-    console.print(f"drawing {count} faces ...")
+def make_images(folder: Path, count: int) -> tuple[str, str]:
+    """Drawn faces as JPEGs and as shards, by the project's own commands: the folders of both."""
     faces, shards = folder / "faces", folder / "shards"
     commands = (
         ["data_prep.synthetic", "--out", faces, "--num-images", count, "--seed", 0],

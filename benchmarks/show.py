@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-LABELS = {"tutorial": "tutorial", "examples": "examples", "ours": "ours"}
+LABELS = {"tutorial": "the tutorial", "examples": "pytorch/examples", "ours": "dcgan_dist"}
 TIMES_STEP, TIMES_END_TO_END = "step times the tutorial's", "end to end times the tutorial's"
 COLOURS = {"tutorial": "#9aa5b1", "examples": "#5b8db8", "ours": "#d1495b"}
 
@@ -90,7 +90,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     batches = list(result["batches"])
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained", sharey=True)
     for panel, (title, key) in zip(
         panels,
         (("step only", "step images per second"), ("from files, decoding included", "end to end images per second")),
@@ -105,7 +105,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
         panel.set_title(title, fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("images/s")
-    panels[0].legend(frameon=False, fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle(f"{result['device']}, {result['date']}", fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
