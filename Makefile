@@ -27,7 +27,8 @@ demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks (RANKS=N for 
 	$(BIN)/python -m data_prep.synthetic --out data/synthetic --num-images $(DEMO_IMAGES) --seed 0
 	@echo "== shards =="
 	$(BIN)/python -m data_prep.celeba --source data/synthetic --out data/synthetic-all --split all --samples-per-shard 512
-	@gpus=$$($(BIN)/python -c 'import torch; print(torch.cuda.device_count())') && ranks=$(RANKS) && \
+	@gpus=0; if command -v nvidia-smi >/dev/null; then \
+		gpus=$$($(BIN)/python -c 'import torch; print(torch.cuda.device_count())'); fi; ranks=$(RANKS); \
 	if [ "$$gpus" -gt 0 ]; then config=configs/demo_gpu.yaml; ranks=$${ranks:-$$gpus}; \
 	else config=configs/demo.yaml; ranks=$${ranks:-2}; fi && \
 	echo "== training on $$ranks rank(s), $$config ==" && \

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import atomic_write
 from dcgan_dist.generating.figures import enlarged, enlargement
 from dcgan_dist.generating.outputs import Write
+from dcgan_dist.sampling import lay_out
 
 FRAMES_PER_SECOND = 20  # a GIF counts hundredths of a second
 
@@ -74,8 +73,7 @@ def _frame_by_frame(tiles: int, add: Any) -> tuple[Write, list[Tensor]]:
 
 def _frame(pixels: Tensor) -> Image.Image:
     """A grid as one picture; its sides are even numbers, as H.264 wants them."""
-    grid = make_grid(pixels, nrow=math.ceil(math.sqrt(len(pixels))), padding=2, pad_value=255)
-    return enlarged(grid, enlargement(pixels.shape[-1]))
+    return enlarged(lay_out(pixels), enlargement(pixels.shape[-1]))
 
 
 def _common_palette(frames: list[Image.Image]) -> Image.Image:

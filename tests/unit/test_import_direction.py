@@ -180,6 +180,13 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
     assert result.stdout.split() == []
 
 
+def test_what_a_rank_imports_leaves_out_what_takes_as_long_as_torch() -> None:
+    slow = ("torchvision", "torch._dynamo", "matplotlib", "wandb", "nvidia.dali", "tensorboard")
+    program = f"import sys, dcgan_dist.assemble; print(*[name for name in {slow} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
 def test_no_module_brings_in_what_a_run_may_not_need() -> None:
     optional = ("wandb", "nvidia", "matplotlib", "tensorboard", "torch.utils.tensorboard")
     for module, path in MODULES.items():

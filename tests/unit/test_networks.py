@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,6 +21,7 @@ from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.losses import discriminator_loss, generator_loss
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.gan.step import GanStep, to_pixels, to_signed_unit
+from dcgan_dist.sampling import lay_out
 
 CPU = torch.device("cpu")
 LATENT, BASE, BATCH = 10, 4, 6
@@ -369,3 +371,12 @@ def test_what_lies_outside_the_range_is_clamped() -> None:
 def test_gradients_through_a_leaky_unit_are_the_papers() -> None:
     unit = next(m for m in Discriminator(32, BASE, True).modules() if isinstance(m, nn.LeakyReLU))
     torch.testing.assert_close(unit(torch.tensor([-1.0, 2.0])), F.leaky_relu(torch.tensor([-1.0, 2.0]), 0.2))
+
+
+@pytest.mark.parametrize(("count", "columns"), [(2, None), (7, None), (64, None), (10, 4), (3, 8), (5, 1)])
+def test_a_grid_is_laid_out_as_torchvision_does(count: int, columns: int | None) -> None:
+    from torchvision.utils import make_grid
+
+    pixels = torch.randint(0, 256, (count, 3, 5, 6), dtype=torch.uint8)
+    expected = make_grid(pixels, nrow=columns or math.ceil(math.sqrt(count)), padding=2, pad_value=255)
+    assert torch.equal(lay_out(pixels, columns), expected)
