@@ -189,7 +189,7 @@ WAYS = (("ddp", "joint"), ("graph", "separate"), ("graph", "joint"))
 
 def compare_ways(world: World, precision: PrecisionName, steps: int, tolerance: float, reuse_fakes: bool) -> None:
     """DDP and two passes through the discriminator against all other ways, on these ranks and on one."""
-    for each in (world, ALONE):
+    for each in (world, ALONE) if world.size == 2 else (world,):
         states = [
             trained(
                 each,
