@@ -127,7 +127,7 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
 def _fill(config: TrainConfig, data: Data, world: World) -> PixelSource:
     """Checks every byte of the shards, each rank its part, and decodes them if they are cached."""
     with world.together():
-        data.shards.verify(world.rank, world.size)
+        data.shards.verify(world.local_rank, world.local_size)  # each node may have a copy of its own
     with decoding_bar(len(data.shards) // world.size, visible=world.is_main) as report:
         return open_source(config.data, data.shards, data.decode, world, report)
 
