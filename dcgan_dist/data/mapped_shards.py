@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +16,19 @@ from dcgan_dist.data.shard_index import Sample, read_index
 class MappedShards:
     """A shard folder as a list of JPEGs, in the order of the shards.
 
-    Raises ShardError naming the file if one is missing, truncated or does not fit its index.
+    Raises ShardError naming the file if one is missing, truncated or does not fit its index, and if there are more
+    shards than files may be open.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         check_sizes(folder, manifest)
         self.folder = folder
         self.manifest = manifest
-        self._keys: list[str] = []
-        places: list[tuple[int, int, int]] = []  # shard, offset, size
-        for number, shard in enumerate(manifest.shards):
-            for sample in _samples(folder, shard):
-                self._keys.append(sample.key)
-                places.append((number, sample.image_offset, sample.image_size))
-        self._places = np.array(places, dtype=np.int64)
-        self._bytes = [_mapped(folder / shard.file) for shard in manifest.shards]
+        # One row a sample: shard, offset, size. All that is kept of the indices, since they can list millions.
+        self._places = np.concatenate(
+            [_places(number, _samples(folder, shard)) for number, shard in enumerate(manifest.shards)]
+        )
+        self._bytes = _map_all(folder, manifest)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -39,8 +39,11 @@ class MappedShards:
         return self._bytes[shard][offset : offset + size]
 
     def name(self, sample: int) -> str:
-        """Where a sample lies, for a message: tar and key."""
-        return f"{self.folder / self.manifest.shards[self._places[sample][0]].file}, image {self._keys[sample]}"
+        """Where a sample lies, for a message: tar and key, which is looked up in the index."""
+        number, offset, _ = self._places[sample]
+        shard = self.manifest.shards[number]
+        key = next(found.key for found in _samples(self.folder, shard) if found.image_offset == offset)
+        return f"{self.folder / shard.file}, image {key}"
 
     def verify(self, part: int, parts: int) -> None:
         """Reads every `parts`-th shard in full and compares its checksum; ShardError names a damaged file."""
@@ -63,6 +66,26 @@ def _samples(folder: Path, shard: Shard) -> list[Sample]:
                 f"see: python -m data_prep.verify {folder}"
             )
     return samples
+
+
+def _places(shard: int, samples: list[Sample]) -> np.ndarray:
+    return np.array([(shard, sample.image_offset, sample.image_size) for sample in samples], dtype=np.int64)
+
+
+def _map_all(folder: Path, manifest: Manifest) -> list[np.ndarray]:
+    """Every tar as bytes. Each keeps a file open, and many systems allow 1,024 unless they are asked for more."""
+    count = len(manifest.shards)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft + count, hard), hard))
+    try:
+        return [_mapped(folder / shard.file) for shard in manifest.shards]
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise ShardError(
+            f"{folder}: its {count} shards are more files than a process may have open here ({hard}, see: ulimit -Hn); "
+            "prepare it again with a larger --samples-per-shard"
+        ) from None
 
 
 def _mapped(path: Path) -> np.ndarray:

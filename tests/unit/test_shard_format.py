@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from dcgan_dist.data import shard_format, shard_index
+from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import MANIFEST_NAME, Manifest, Shard, ShardError
 
 
@@ -168,6 +171,33 @@ def test_the_index_leads_to_the_members_bytes(folder: Path) -> None:
         expected = sample.key.encode() * 700
         assert content[sample.image_offset :][: sample.image_size] == expected
         assert content[sample.annotation_offset :][: sample.annotation_size] == expected
+
+
+def test_a_mapped_sample_has_its_bytes_and_its_name(folder: Path) -> None:
+    shards = MappedShards(folder, shard_format.read_manifest(folder))
+    assert [shards.jpeg(sample).tobytes() for sample in range(3)] == [key.encode() * 700 for key in ("7", "3", "5")]
+    names = ["celeba-train-000000.tar, image 7", "celeba-train-000000.tar, image 3", "celeba-train-000001.tar, image 5"]
+    assert [shards.name(sample) for sample in range(3)] == [f"{folder}/{name}" for name in names]
+
+
+@pytest.mark.parametrize(("soft", "hard", "said"), [(5, 64, "2\n"), (5, 5, "--samples-per-shard")])
+def test_more_shards_than_files_may_be_open_raise_the_limit_or_are_refused_with_advice(
+    folder: Path, soft: int, hard: int, said: str
+) -> None:
+    program = f"""
+import pathlib, resource, sys
+from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.shard_format import ShardError, read_manifest
+folder = pathlib.Path(sys.argv[1])
+manifest = read_manifest(folder)
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))  # three are open already
+try:
+    print(len(MappedShards(folder, manifest).manifest.shards))
+except ShardError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    assert said in result.stdout, result
 
 
 def test_the_index_is_byte_for_byte_that_of_wds2idx(tmp_path: Path) -> None:
