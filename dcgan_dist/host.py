@@ -36,14 +36,24 @@ def free_host_memory() -> int:
 
 def _free_in_control_groups(root: Path, own: Path) -> Iterator[int]:
     """What the process's control group and each one above it leave free; nothing without limits or control groups."""
-    entries = own.read_text().splitlines() if own.exists() else []
-    for group in (root / entry.removeprefix("0::/") for entry in entries if entry.startswith("0::/")):
-        for folder in (group, *group.parents):
-            limit, used = folder / "memory.max", folder / "memory.current"
-            if folder.is_relative_to(root) and limit.exists() and limit.read_text().strip() != "max":
-                # Cached files count as used and are given up when needed.
-                cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
-                yield int(limit.read_text()) - int(used.read_text()) + int(cached.group(1) if cached else 0)
+    for entry in own.read_text().splitlines() if own.exists() else []:
+        _, controllers, group = entry.split(":", 2)
+        if not controllers:  # version 2
+            yield from _free_along(root, group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):  # version 1
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _free_along(root / "memory", group, *names)
+
+
+def _free_along(root: Path, group: str, limit_name: str, used_name: str, cached_name: str) -> Iterator[int]:
+    """What the limit of a control group, and of each one above it, leaves free."""
+    own = root / group.lstrip("/")
+    for folder in (own, *own.parents):
+        limit, used = folder / limit_name, folder / used_name
+        if folder.is_relative_to(root) and limit.exists() and limit.read_text().strip() != "max":
+            # Cached files count as used and are given up when needed.
+            cached = re.search(rf"^{cached_name} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+            yield int(limit.read_text()) - int(used.read_text()) + int(cached.group(1) if cached else 0)
 
 
 def keep_freed_memory() -> None:

@@ -46,3 +46,15 @@ def test_free_memory_is_that_of_the_tightest_control_group(tmp_path: Path) -> No
     (tmp_path / "root" / "job" / "memory.max").write_text("max\n")
     assert list(_free_in_control_groups(tmp_path / "root", own)) == [50 * MIB]
     assert 0 < free_host_memory() < 2**50
+
+
+def test_free_memory_is_known_under_control_groups_of_version_1_too(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("11:cpu,cpuacct:/job\n9:memory:/job/step\n0::/\n")
+    for group, limit, used, cached in (("", 2**43, 500, 0), ("job", 100, 70, 5), ("job/step", 2**43, 40, 0)):
+        folder = tmp_path / "root" / "memory" / group
+        folder.mkdir(parents=True)
+        (folder / "memory.limit_in_bytes").write_text(f"{limit * MIB}\n")
+        (folder / "memory.usage_in_bytes").write_text(f"{used * MIB}\n")
+        (folder / "memory.stat").write_text(f"inactive_file 1\ntotal_inactive_file {cached * MIB}\n")
+    assert min(_free_in_control_groups(tmp_path / "root", own)) == 35 * MIB
