@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,8 +18,16 @@ from dcgan_dist.data.decode_pillow import crop_and_resize
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import ShardError
 
-# DALI reserves memory for ImageNet's large photographs; faces of 178x218 need a fraction.
-_IMAGE_MEMORY_BYTES = 1 << 20
+GPU_DECODER = {
+    # Without this the GPU takes the nearest chroma sample where a CPU interpolates: up to 5/255 off at 64 pixels.
+    "jpeg_fancy_upsampling": True,
+    # DALI reserves memory for ImageNet's large photographs; faces of 178x218 need a fraction.
+    "device_memory_padding": 1 << 20,
+    "host_memory_padding": 1 << 20,
+}
+"""How DALI decodes on a GPU. `hw_decoder_load` stays at DALI's 0.65: where a GPU has a JPEG engine, that part of each
+batch goes there and the rest to CUDA kernels, so who decodes an image depends on its batch. tests/gpu checks that its
+pixels do not; 0.0 or 1.0 would make sure. `python -m benchmarks.decoder_sweep` shows what is fastest."""
 
 
 def decode_with_dali(
@@ -35,7 +43,9 @@ def decode_with_dali(
     Raises ShardError naming an image that cannot be decoded.
     """
     remaining = iter(batches)
-    first = next(remaining)  # no later batch is larger
+    first = next(remaining, None)  # no later batch is larger
+    if first is None:
+        return
     asked: deque[Sequence[int]] = deque()
 
     def jpegs() -> Iterator[list[Any]]:
@@ -44,6 +54,7 @@ def decode_with_dali(
             yield [shards.jpeg(sample) for sample in batch]
 
     pipeline = _build_pipeline(jpegs(), size, crop, device, threads, len(first))
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
     while True:
         try:
             (images,) = pipeline.run()
@@ -51,7 +62,7 @@ def decode_with_dali(
             return
         except RuntimeError as error:
             raise _name_the_culprit(shards, asked, size, crop, error) from None
-        yield _to_torch(images, device)
+        yield to_torch(images, copying)
         asked.popleft()
 
 
@@ -73,17 +84,13 @@ def _build_pipeline(
     return pipeline
 
 
-def decode_and_resize(encoded: Any, size: int, crop: Crop, on_gpu: bool) -> Any:
+def decode_and_resize(
+    encoded: Any, size: int, crop: Crop, on_gpu: bool, gpu_decoder: Mapping[str, Any] = GPU_DECODER
+) -> Any:
     """The part of a DALI pipeline that turns JPEGs into images, uint8 [size, size, 3], wherever they come from."""
     import nvidia.dali.types as types
     from nvidia.dali import fn, math
 
-    gpu_settings = {
-        # Without this the GPU takes the nearest chroma sample where a CPU interpolates: up to 5/255 off at 64 pixels.
-        "jpeg_fancy_upsampling": True,
-        "device_memory_padding": _IMAGE_MEMORY_BYTES,
-        "host_memory_padding": _IMAGE_MEMORY_BYTES,
-    }
     shape = fn.peek_image_shape(encoded, adjust_orientation=False)
     edges = crop_box(crop, shape[0], shape[1], math.min)
     top, left, bottom, right = (fn.cast(edge + 0 * shape[0], dtype=types.FLOAT) for edge in edges)
@@ -92,7 +99,7 @@ def decode_and_resize(encoded: Any, size: int, crop: Crop, on_gpu: bool) -> Any:
         device="mixed" if on_gpu else "cpu",
         output_type=types.RGB,
         adjust_orientation=False,  # Pillow does not turn images by their EXIF data either
-        **(gpu_settings if on_gpu else {}),
+        **(gpu_decoder if on_gpu else {}),
     )
     return fn.resize(
         images,
@@ -104,13 +111,20 @@ def decode_and_resize(encoded: Any, size: int, crop: Crop, on_gpu: bool) -> Any:
     )
 
 
-def _to_torch(images: Any, device: torch.device) -> Tensor:
-    """A copy: DALI uses its own memory again for a later batch."""
-    if device.type == "cuda":
+def to_torch(images: Any, copying: torch.cuda.Stream | None) -> Tensor:
+    """A copy, since DALI uses its own memory again for a later batch; on a GPU made on the stream `copying`.
+
+    On the current stream it would come after the training step that is queued there, and the host would wait for both.
+    """
+    if copying is None:
+        return torch.from_numpy(images.as_array().copy())
+    with torch.cuda.stream(copying):
         pixels = torch.from_dlpack(images.as_tensor()).clone()
-        torch.cuda.current_stream(device).synchronize()  # before DALI may write there again
-        return pixels
-    return torch.from_numpy(images.as_array().copy())
+    copying.synchronize()  # before DALI may write there again
+    current = torch.cuda.current_stream(copying.device)
+    current.wait_stream(copying)
+    pixels.record_stream(current)  # its memory may be given away only when the step is through with it
+    return pixels
 
 
 def _name_the_culprit(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import nn
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
-from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
@@ -61,6 +63,46 @@ def test_dali_on_the_gpu_agrees_with_pillow_within_the_stated_tolerance(shards: 
     difference = np.abs(on_gpu.cpu().numpy().astype(int) - on_cpu.numpy().astype(int))
     assert difference.max() <= 4
     assert difference.mean() <= 0.5
+
+
+def test_the_pixels_of_an_image_do_not_depend_on_the_batch_it_is_decoded_in(shards: Path) -> None:
+    """DALI may split a batch between a JPEG engine and CUDA kernels; the cache and the stream make up other batches."""
+    mapped = MappedShards(shards, read_manifest(shards))
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
+    in_order, shuffled = (
+        torch.cat(list(decode_with_dali(mapped, [part.tolist() for part in ids.split(size)], 32, "short_side", GPU, 2)))
+        for ids, size in ((torch.arange(256), 64), (order, 48))
+    )
+    assert torch.equal(in_order[order.to(GPU)], shuffled)
+
+
+@pytest.mark.parametrize("decoder", ["dali", "pillow"])
+def test_cached_and_streamed_batches_are_the_same_on_the_gpu(shards: Path, decoder: Literal["dali", "pillow"]) -> None:
+    """Eleven batches of 48 reach twice over the end of an epoch of 256."""
+    mapped = MappedShards(shards, read_manifest(shards))
+    batches = []
+    for loader in ("cache", "stream"):
+        config = DataConfig(image_size=32, flip=True, decoder=decoder, loader=loader)
+        source = open_source(config, mapped, open_decoder(config, mapped, ALONE, cores=2), ALONE, lambda done: None)
+        plan = BatchPlan.of(config, 0, len(mapped), 48, ALONE)
+        batches.append(torch.stack(list(itertools.islice(endless_batches(source, plan, 0), 11))))
+    assert batches[0].device == GPU
+    assert torch.equal(*batches)
+
+
+def test_a_streamed_batch_comes_while_the_gpu_is_still_busy_with_a_step(shards: Path) -> None:
+    mapped = MappedShards(shards, read_manifest(shards))
+    config = DataConfig(image_size=32, decoder="dali", loader="stream")
+    decode = open_decoder(config, mapped, ALONE, cores=2)
+    batches = decode([range(64), range(64, 128), range(64)])
+    first = next(batches).clone()
+    next(batches)
+    torch.cuda._sleep(5_000_000_000)  # clock cycles: a step of two seconds or more
+    step = torch.cuda.Event()
+    step.record()
+    again = next(batches)
+    assert not step.query(), "the host waited for the step"
+    assert torch.equal(first, again)
 
 
 def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:

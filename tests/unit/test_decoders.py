@@ -88,6 +88,7 @@ def test_drawn_faces_come_out_in_the_order_asked_for(shards: Path, decoder: str)
     expected = np.stack([crop_and_resize(mapped.jpeg(sample).tobytes(), 64, "short_side") for sample in ids])
     assert np.abs(found.numpy() - expected).max() <= 1
     assert not torch.equal(found[0], found[1])
+    assert list(DECODE[decoder](mapped, [], size=64, crop="short_side", device=CPU, threads=2)) == []
 
 
 def test_the_crops_of_celeba_are_the_published_ones() -> None:
