@@ -7,6 +7,8 @@ import math
 
 from torch import Tensor, nn
 
+from dcgan_dist.gan.convolution import Halving
+
 
 class Discriminator(nn.Module):
     """DCGAN's discriminator (Radford et al. 2016), the generator's mirror image.
@@ -32,7 +34,7 @@ class Discriminator(nn.Module):
 
 
 def _halving(channels_in: int, channels_out: int, norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, 4, 2, 1, bias=False)]
+    layers: list[nn.Module] = [Halving(channels_in, channels_out)]
     if norm:
         layers.append(nn.BatchNorm2d(channels_out))
     return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))

@@ -7,6 +7,8 @@ import math
 
 from torch import Tensor, nn
 
+from dcgan_dist.gan.convolution import Doubling
+
 
 class Generator(nn.Module):
     """DCGAN's generator (Radford et al. 2016, figure 1), for any image size that is a power of two from 32.
@@ -21,12 +23,9 @@ class Generator(nn.Module):
         channels = [base_channels * 2**power for power in range(doublings, -1, -1)]
         self.project = _normalised(nn.ConvTranspose2d(latent_size, channels[0], 4, 1, 0, bias=False))
         self.upsample = nn.Sequential(
-            *(
-                _normalised(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False))
-                for wide, narrow in itertools.pairwise(channels)
-            )
+            *(_normalised(Doubling(wide, narrow)) for wide, narrow in itertools.pairwise(channels))
         )
-        self.to_image = nn.Sequential(nn.ConvTranspose2d(base_channels, 3, 4, 2, 1, bias=False), nn.Tanh())
+        self.to_image = nn.Sequential(Doubling(base_channels, 3), nn.Tanh())
 
     def forward(self, latents: Tensor) -> Tensor:
         """Draws an image from each latent."""
