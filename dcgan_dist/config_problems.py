@@ -30,6 +30,10 @@ def problems_of(config: TrainConfig) -> list[str]:
         found.append(f"run.time_limit_minutes = {config.run.time_limit_minutes}: must be a positive number or null")
     if config.run.name in ("", ".", "..") or "/" in config.run.name:
         found.append(f"run.name = {config.run.name!r}: must be a plain name; run.dir takes a path")
+    if not 0 < len(config.track.wandb_project) <= 128 or set(config.track.wandb_project) & set("/\\#?%:"):
+        found.append(
+            f"track.wandb_project = {config.track.wandb_project!r}: must be 1 to 128 characters without / \\ # ? % :"
+        )
     if config.run.resume not in ("auto", "never") and not _is_file(config.run.resume):
         found.append(f"run.resume = {config.run.resume}: must be auto, never, or the path of a checkpoint that exists")
     return found

@@ -11,6 +11,7 @@ from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
+from dcgan_dist.stability import WatchRecord
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
                 f"run.resume = {config.run.resume}: {checkpointer.folder} has a checkpoint of {newest} images, newer "
                 f"than the {saved['images_seen']} of this one; delete what is newer or choose another --run.dir"
             )
+        if Path(config.run.resume).resolve().parent != checkpointer.folder.resolve():
+            saved |= _of_a_branch(saved["images_seen"])
         return saved
     if config.run.resume == "never" and newest is not None:
         raise UserError(
@@ -67,6 +70,11 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
             "or --run.resume auto to go on from them"
         )
     return checkpointer.load_newest()
+
+
+def _of_a_branch(images_seen: int) -> dict[str, Any]:
+    """What a run that begins with another's checkpoint does not inherit: its trackers' runs and its rollbacks."""
+    return {"tracker_ids": {}, "watch": WatchRecord(last_row=images_seen, last_grid=images_seen).as_dict()}
 
 
 def _is_restart() -> bool:

@@ -40,13 +40,13 @@ def open_trackers(
         images_seen = saved["images_seen"] if saved else 0
         already_sent = last_images_seen(folder.metrics)  # before the rows after the checkpoint are dropped
         trackers.append(JsonlTracker(folder.metrics, images_seen))
-        earlier = read_rows(folder.metrics)
         if config.track.tensorboard:
             trackers.append(TensorBoardTracker(folder.path / "tensorboard", images_seen))
         if wandb:
-            trackers.append(_online_or_offline(wandb, lambda run, mode: WandbTracker(run, mode, already_sent, earlier)))
+            warnings = sum(event.get("kind") == "warning" for event in read_rows(folder.events))
+            trackers += _online_or_offline(wandb, lambda run, mode: WandbTracker(run, mode, already_sent, warnings))
     elif wandb and world.local_rank == 0:
-        trackers.append(_online_or_offline(wandb, lambda run, mode: NodeTracker(run, mode, world.rank)))
+        trackers += _online_or_offline(wandb, lambda run, mode: NodeTracker(run, mode, world.rank))
     return trackers, ids
 
 
@@ -58,13 +58,17 @@ def _wandb_run(
     if mode == "off":
         return None
     known = run_id(folder.path / "wandb", saved["tracker_ids"].get("wandb") if saved else None)
-    return WandbRun(known, config.run.name, config.track, folder.path, config.as_dict(), environment), mode
+    rollbacks = saved.get("watch", {}).get("rollbacks", 0) if saved else 0
+    return WandbRun(known, config.run.name, config.track, folder.path, config.as_dict(), environment, rollbacks), mode
 
 
-def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, Mode], Tracker]) -> Tracker:
+def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, Mode], Tracker]) -> list[Tracker]:
+    """The tracker; none if W&B cannot even record, which is not worth the training."""
     run, mode = wandb
-    try:
-        return start(run, mode)
-    except Exception as error:  # no network, no such project, a service that is down
-        log.warning("W&B does not answer (%s); recording offline, to be synced later", " ".join(str(error).split()))
-        return start(run, "offline")
+    for attempt in dict.fromkeys((mode, "offline")):
+        try:
+            return [start(run, attempt)]
+        except Exception as error:  # no network, no such project, a service that is down
+            way_out = "recording offline, to be synced later" if attempt == "online" else "the run goes on without W&B"
+            log.warning("W&B does not answer (%s); %s", " ".join(str(error).split()), way_out)
+    return []

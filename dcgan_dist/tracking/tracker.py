@@ -37,7 +37,7 @@ class Tracker(Protocol):
         ...
 
     def close(self, status: str) -> None:
-        """Flushes everything; `status` is done, preempted or failed."""
+        """Flushes everything; `status` is done, preempted, failed or rolled back."""
         ...
 
 

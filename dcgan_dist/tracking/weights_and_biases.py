@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,9 +32,9 @@ def choose_mode(asked: Literal["auto", "online", "offline", "off"]) -> Literal["
 
 
 def run_id(folder: Path, saved: str | None) -> str:
-    """The id of this run folder on the server: the checkpoint's, else the folder's own, else a new one."""
+    """The id of this run folder on the server: its own, else that of its checkpoint, else a new one."""
     path = folder / "run_id"
-    known = saved or (path.read_text().strip() if path.exists() else "") or secrets.token_hex(4)
+    known = (path.read_text().strip() if path.exists() else "") or saved or secrets.token_hex(4)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, f"{known}\n")
     return known
@@ -63,6 +61,8 @@ class WandbRun:
     folder: Path
     settings: dict[str, Any]
     environment: dict[str, Any]
+    rollbacks: int = 0
+    """After each it is another run of the group there: W&B takes no step twice, and would drop the new line."""
 
     def tags(self) -> list[str]:
         """What runs are sifted by, and what WANDB_TAGS adds: `64px`, `bf16`, `8 ranks`, the device, the data set."""
@@ -77,10 +77,11 @@ class WandbRun:
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        line = [f"rollback {self.rollbacks}", f"r{self.rollbacks}"] if self.rollbacks else ["", ""]
         return wandb.init(
             project=self.track.wandb_project,
-            name=f"{self.name} {node}" if node else self.name,
-            id=f"{self.id}-{node.replace(' ', '')}" if node else self.id,
+            name=" ".join(part for part in (self.name, line[0], node) if part),
+            id="-".join(part for part in (self.id, line[1], node.replace(" ", "")) if part),
             group=os.environ.get("WANDB_RUN_GROUP", self.name),
             job_type=job_type,
             tags=self.tags(),
@@ -95,13 +96,11 @@ class WandbRun:
 class WandbTracker:
     """Sends rows, grids and, if asked, checkpoints to the run, which it starts or goes on with."""
 
-    def __init__(
-        self, run: WandbRun, mode: Literal["online", "offline"], already_sent: int, earlier: Iterable[Row] = ()
-    ) -> None:
+    def __init__(self, run: WandbRun, mode: Literal["online", "offline"], already_sent: int, warnings: int = 0) -> None:
         """`already_sent`: rows up to this `images_seen` were recorded before a crash, and offline would come twice.
 
-        Online the server knows what it has, and ignores steps that it has already. `earlier`: the run's rows so far,
-        of which the best scores are known.
+        Online the server knows what it has, and ignores steps that it has already. `warnings`: how many there were
+        before this start.
         """
         import wandb
 
@@ -111,25 +110,12 @@ class WandbTracker:
         self._with_checkpoints = run.track.wandb_checkpoints
         self._run.define_metric("images_seen")
         self._run.define_metric("*", step_metric="images_seen")
-        self._ranks, self._warnings = run.environment["ranks"], 0
-        self._best: Row = {}
-        for row in earlier:
-            self._note_best(row)
+        self._ranks, self._warnings = run.environment["ranks"], warnings
 
     def log(self, row: Row) -> None:
         """One point on each curve, over `images_seen`, which is W&B's step too: starts then follow on each other."""
         if row["images_seen"] > self._already_sent:
             self._run.log({**row, "events/ranks": self._ranks}, step=int(row["images_seen"]))
-        self._note_best(row)
-
-    def _note_best(self, row: Row) -> None:
-        """Keeps `best/swd` and `best/swd_images_seen` in the summary, by which the table of runs can be sorted."""
-        for metric in LOWER_IS_BETTER:
-            value = row.get(f"quality/{metric}", math.inf)
-            if value < self._best.get(metric, math.inf):
-                self._best[metric] = value
-                self._run.summary[f"best/{metric}"] = value
-                self._run.summary[f"best/{metric}_images_seen"] = row["images_seen"]
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
         """One grid as media."""

@@ -185,6 +185,8 @@ def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
         ("optim.beta2", "1", "must be at least 0 and below 1"),
         ("optim.beta1", ".nan", "must be at least 0 and below 1"),
         ("train.epochs", "0", "must be a positive number"),
+        ("track.wandb_project", "me/faces", "must be 1 to 128 characters without"),
+        ("track.wandb_project", "x" * 129, "must be 1 to 128 characters without"),
         ("train.epochs", ".inf", "must be a positive number"),
         ("run.name", "", "must be a plain name"),
         ("run.name", "../up", "must be a plain name"),

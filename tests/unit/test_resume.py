@@ -182,3 +182,5 @@ def test_a_named_checkpoint_starts_a_new_folder(used: Checkpointer, tmp_path: Pa
     found = find_checkpoint(resuming(used.path(500)), elsewhere)
     assert found
     assert found["images_seen"] == 500
+    assert found["tracker_ids"] == {}  # it is another run to everyone who is told of it
+    assert (found["watch"]["rollbacks"], found["watch"]["last_row"]) == (0, 500)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from dcgan_dist.config import TrackConfig
+from dcgan_dist.config import RunConfig, TrackConfig, TrainConfig
+from dcgan_dist.distributed.world import World
+from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.tracker import Row
 from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id
 from tests.wandb_files import logged, run_record, summary, wandb_records
 
+ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 SETTINGS = {"data": {"image_size": 32}}
 ENVIRONMENT = {"ranks": 2, "precision": "bf16", "device_name": "A Fine GPU", "dataset": "synthetic (all)"}
 
 
-def run_in(folder: Path, **track: Any) -> WandbRun:
+def run_in(folder: Path, rollbacks: int = 0, **track: Any) -> WandbRun:
     config = TrackConfig(wandb="offline", wandb_project="faces", **track)
-    return WandbRun("abcd1234", "name-of-run", config, folder, SETTINGS, ENVIRONMENT)
+    return WandbRun("abcd1234", "name-of-run", config, folder, SETTINGS, ENVIRONMENT, rollbacks)
 
 
 def records_of(folder: Path, run: str = "abcd1234") -> list[Any]:
@@ -42,9 +48,10 @@ def picture(tmp_path: Path) -> Path:
 
 def test_an_offline_run_is_read_back(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_TAGS", "first try, 32px")
-    tracker = WandbTracker(run_in(tmp_path), "offline", already_sent=10, earlier=[row(5, **{"quality/swd": 4.0})])
+    tracker = WandbTracker(run_in(tmp_path), "offline", already_sent=10, warnings=2)
     for seen, distance in ((10, 9.0), (20, 3.0), (30, 5.0)):  # the first was recorded before a crash
-        tracker.log(row(seen, **{"quality/swd": distance}))
+        best = {"best/swd": min(3.0, distance), "best/swd_images_seen": 20}
+        tracker.log(row(seen, **{"quality/swd": distance, **best}))
         if seen == 20:
             tracker.alert("D wins", "no gradient is left")
         tracker.image("samples/fixed_latents", picture, seen)
@@ -61,7 +68,7 @@ def test_an_offline_run_is_read_back(tmp_path: Path, picture: Path, monkeypatch:
         (30, 30, 5.0),
     ]
     assert all(step["samples/fixed_latents._type"] == "image-file" for step in steps)
-    assert [(step["events/ranks"], step.get("events/warnings")) for step in steps] == [(2, 1), (2, None)]
+    assert [(step["events/ranks"], step.get("events/warnings")) for step in steps] == [(2, 3), (2, None)]
     told = summary(records)
     assert (told["best/swd"], told["best/swd_images_seen"], told["status"]) == (3.0, 20, "done")
     assert not any(record.HasField("artifact") for record in records)
@@ -89,12 +96,29 @@ def test_a_further_node_is_a_run_of_its_own_in_the_same_group(tmp_path: Path) ->
     assert logged(records) == []
 
 
-def test_the_id_of_a_run_stays_that_of_its_checkpoint_or_folder(tmp_path: Path) -> None:
+def test_after_a_rollback_the_run_goes_on_as_another_in_the_same_group(tmp_path: Path) -> None:
+    tracker = WandbTracker(run_in(tmp_path, rollbacks=2), "offline", already_sent=-1)
+    tracker.log(row(10))
+    tracker.close("done")
+    run = run_record(records_of(tmp_path, "abcd1234-r2"))
+    assert (run.run_group, run.display_name) == ("name-of-run", "name-of-run rollback 2")
+
+
+def test_the_id_of_a_run_stays_that_of_its_folder_or_checkpoint(tmp_path: Path) -> None:
     first = run_id(tmp_path / "wandb", None)
     assert len(first) == 8
     assert run_id(tmp_path / "wandb", None) == first
-    assert run_id(tmp_path / "wandb", "fromthere") == "fromthere"
-    assert run_id(tmp_path / "wandb", None) == "fromthere"
+    assert run_id(tmp_path / "wandb", "fromthere") == first
+    assert run_id(tmp_path / "lost", "fromthere") == "fromthere"
+    assert run_id(tmp_path / "lost", None) == "fromthere"
+
+
+def test_without_wandb_the_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = TrackConfig(wandb="offline", wandb_project="faces?", tensorboard=False)
+    settings = dataclasses.replace(TrainConfig(), track=config, run=RunConfig(dir=str(tmp_path)))
+    trackers, _ = open_trackers(settings, RunFolder(tmp_path), ENVIRONMENT, None, ALONE)
+    assert [type(tracker).__name__ for tracker in trackers] == ["JsonlTracker"]
+    assert "goes on without W&B" in caplog.text
 
 
 def test_auto_means_online_only_where_a_key_is(
