@@ -9,24 +9,27 @@ from torch.optim.swa_utils import update_bn
 
 from dcgan_dist.counter_random import normal
 from dcgan_dist.data.sample_order import share
+from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
 from dcgan_dist.distributed.world import World
 
 BATCH, BATCHES = 128, 8  # latents over all ranks
 
 
 def calibrate_batch_norm(generator: nn.Module, seed: int, latent_size: int, world: World) -> None:
-    """Measures the statistics of every batch norm layer on the same 1,024 latents, each rank on its share of them.
+    """Measures the statistics of every batch norm layer on the same 1,024 latents, on any number of ranks.
 
-    No step has computed activations with averaged weights, so the statistics of the steps are not theirs (Izmailov et
-    al. 2018, section 3). Every rank must call it.
+    Each rank draws its share of them, or all of them where batch norm is not synchronised. No step has computed
+    activations with averaged weights, so the statistics of the steps are not theirs (Izmailov et al. 2018, section 3).
+    Every rank must call it.
     """
     update_bn(_latents(generator, seed, latent_size, world), generator)
 
 
 def _latents(generator: nn.Module, seed: int, size: int, world: World) -> Iterator[Tensor]:
-    """This rank's share of each batch: [n, latent_size]."""
+    """This rank's part of each batch: [n, latent_size]."""
     weight = next(generator.parameters())
     batch = max(BATCH, world.size)
-    first, count = share(batch, world.rank, world.size)
+    synchronised = any(isinstance(layer, SyncBatchNorm2d) for layer in generator.modules())
+    first, count = share(batch, world.rank, world.size) if synchronised else (0, batch)
     for start in range(0, BATCHES * batch, batch):
         yield normal(seed, "calibration latents", start + first, count, size, weight.device).to(weight.dtype)

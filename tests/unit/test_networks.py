@@ -340,14 +340,15 @@ def test_after_its_half_life_a_weight_counts_half_at_any_batch_size(images: int)
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.5), rtol=0, atol=1e-4)
 
 
-def test_the_average_takes_no_statistics_of_other_weights_and_measures_its_own() -> None:
+@pytest.mark.parametrize("ranks", [1, 2])  # of two ranks with local batch norm each measures all of it
+def test_the_average_takes_no_statistics_of_other_weights_and_measures_its_own(ranks: int) -> None:
     network = Generator(32, LATENT, BASE)
     average = copy.deepcopy(network).requires_grad_(False).eval()
     before = [buffer.clone() for buffer in average.buffers()]
     network(torch.randn(BATCH, LATENT))
     update_average(average, network, 1, half_life_images=1000)
     assert all(torch.equal(one, other) for one, other in zip(average.buffers(), before, strict=True))
-    calibrate_batch_norm(average, 0, LATENT, World(0, 1, 0, 1, CPU))
+    calibrate_batch_norm(average, 0, LATENT, World(0, ranks, 0, ranks, CPU))
     latents = normal(0, "calibration latents", 0, 1024, LATENT, CPU).float()
     inside = average.get_submodule("project.0")(latents[:, :, None, None])
     norm = average.get_submodule("project.1")
