@@ -88,28 +88,23 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
     latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights, rollbacks)
     check_ranks(state, plan, latents, data.manifest, world)
     with world.together():
+        check_scores(config)
         if world.is_main:
             folder.create(write_yaml(config))
             folder.write_status("running", state.images_seen, "")
     announce(config, plan, data.manifest, state, world)
-    with world.together():
-        check_scores(config)
+    recorder = None
+    try:
         recorder = open_recorder(
             config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world
         )
-    try:
         note_start(folder, state, world)
         source = _fill(config, data, world)
-        recorder.scores = open_scores(config, data.manifest, source, folder.scores, state.images_seen, world)
-        if recorder.scores and recorder.keep_best:
-            checkpointer.best = recorder.scores.best_at
-        reason = _train(config, plan, state, latents, source, recorder, stop, world)
-        return _finish(state, recorder, reason, world)
-    except Collapsed as collapse:
-        checkpointer.wait()
-        recorder.trackers.close("running")
-        roll_back(config, folder, checkpointer, collapse, world)
-        return None
+        scores = open_scores(config, data.manifest, source, folder.scores, state.images_seen, world)
+        recorder.scores = scores
+        if scores and scores.best and recorder.keep_best:
+            _, checkpointer.best = scores.best
+        return _train_or_roll_back(config, plan, state, latents, source, recorder, stop, world)
     except BaseException as error:
         if isinstance(error, ShardError) and not world.is_main:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
@@ -118,8 +113,9 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             folder.try_write_status("failed", state.images_seen, reason)
             note_event(folder.events, state.images_seen, "failed", reason)
-            recorder.trackers.close("failed")
-            if isinstance(error, RunFailed):
+            if recorder:
+                recorder.trackers.close("failed")
+            if recorder and isinstance(error, RunFailed):
                 recorder.report()
         raise
 
@@ -130,6 +126,27 @@ def _fill(config: TrainConfig, data: Data, world: World) -> PixelSource:
         data.shards.verify(world.local_rank, world.local_size)  # each node may have a copy of its own
     with decoding_bar(len(data.shards) // world.size, visible=world.is_main) as report:
         return open_source(config.data, data.shards, data.decode, world, report)
+
+
+def _train_or_roll_back(
+    config: TrainConfig,
+    plan: Plan,
+    state: TrainState,
+    latents: Latents,
+    source: PixelSource,
+    recorder: RunRecorder,
+    stop: StopRequest,
+    world: World,
+) -> int | None:
+    """Trains to the end: the exit status, or None if the run collapsed and went back to an earlier checkpoint."""
+    try:
+        reason = _train(config, plan, state, latents, source, recorder, stop, world)
+        return _finish(state, recorder, reason, world)
+    except Collapsed as collapse:
+        recorder.checkpointer.wait()
+        roll_back(config, recorder.folder, recorder.checkpointer, collapse, recorder.trackers, world)
+        recorder.trackers.close("rolled back")
+        return None
 
 
 def _train(
@@ -147,8 +164,8 @@ def _train(
     recorder.real_images(source, plan.batches, config.sample.num_images, save=at_start)
     if at_start:
         recorder.sample(state)
-        if config.train.on_collapse == "rollback":
-            recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
+    if config.train.on_collapse == "rollback" and recorder.checkpointer.newest_images_seen() is None:
+        recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
     update = open_update(config, state, plan.precision, plan.batches, world)
     heartbeat = Heartbeat(
         world,

@@ -50,6 +50,7 @@ class Checkpointer:
         self.keep_every_images = keep_every_images
         self.world = world
         self.best: int | None = None  # images seen of the one with the best score, which is kept too
+        self.way_back: int | None = None  # images seen; the newest that is not beyond them is kept for a rollback
         self._writer: threading.Thread | None = None
         self._last_good: tuple[int, float] | None = None  # images seen, when
 
@@ -105,7 +106,9 @@ class Checkpointer:
     def _delete_old(self, images_seen: int) -> None:
         # What is ahead of the run is damaged and was passed over; it must not count among those that are kept.
         checkpoints = [path for path in self._newest_first() if int(path.stem) <= images_seen]
-        kept = self._milestones(checkpoints) | ({self.path(self.best)} if self.best is not None else set())
+        kept = self._milestones(checkpoints) | self._way_back(checkpoints)
+        if self.best is not None:
+            kept.add(self.path(self.best))
         for old in set(checkpoints[self.keep_last :]) - kept:
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
                 old.unlink()
@@ -117,6 +120,11 @@ class Checkpointer:
         for path in reversed(checkpoints):
             first.setdefault(int(path.stem) // self.keep_every_images, path)
         return {path for milestone, path in first.items() if milestone > 0}
+
+    def _way_back(self, newest_first: list[Path]) -> set[Path]:
+        if self.way_back is None:
+            return set()
+        return set([path for path in newest_first if int(path.stem) <= self.way_back][:1])
 
     @property
     def last_saved(self) -> int | None:

@@ -93,10 +93,11 @@ def train(
         heartbeat.beat()
 
         best, last = False, state.images_seen >= total_images
-        if recorder.scores and (last or cadence.score.due(before, state.images_seen)):
+        scored = recorder.scores and (last or cadence.score.due(before, state.images_seen))
+        if scored:
             with throughput.paused(), heartbeat.paused():
                 best = recorder.score(state)
-        if cadence.row.due(before, state.images_seen):
+        if scored or cadence.row.due(before, state.images_seen):  # a score has a row of its own, at its moment
             recorder.row(state)
         if last:
             break  # the last grid and checkpoint are the caller's

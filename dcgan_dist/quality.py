@@ -16,7 +16,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.step import to_pixels
 from dcgan_dist.generating.chunks import Workforce
-from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator
+from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator, assert_installed
 from dcgan_dist.metrics.inception import find_weights, missing_weights
 from dcgan_dist.metrics.scores_file import append_scores, best_score, drop_scores_after, read_scores
 
@@ -30,21 +30,24 @@ class TrainingScores:
     evaluator: Evaluator
     path: Path
     world: World
-    best: float | None
-    """The lowest score so far."""
-    best_at: int | None
-    """Images seen when it was taken."""
+    best: tuple[float, int] | None
+    """The lowest score so far, and the images seen when it was taken."""
     pending: dict[str, float] = field(default_factory=dict)
-    """Scores that no row of figures has had yet."""
+    """Figures of the score just taken, for the row of the same moment."""
 
     def take(self, generator: nn.Module, images_seen: int, averaged: bool) -> bool:
         """Scores `generator` as it is at this moment; whether it is the best so far."""
         (score,) = self.evaluator.score(_drawing(generator))
         value, metric = float(self.world.broadcast_object(score.value)), score.protocol.metric
-        self.pending = {f"quality/{metric}": value}
-        is_best = self.best is None or value < self.best
-        if is_best:
-            self.best, self.best_at = value, images_seen
+        if self.best is None or value < self.best[0]:
+            self.best = value, images_seen
+        lowest, lowest_at = self.best
+        is_best = lowest_at == images_seen
+        self.pending = {
+            f"quality/{metric}": value,
+            f"best/{metric}": lowest,
+            f"best/{metric}_images_seen": lowest_at,
+        }
         if self.world.is_main:
             log.info("%s at %d images: %.4g%s", metric, images_seen, value, " (the best so far)" if is_best else "")
             row = score.row(images_seen, "ema" if averaged else "generator")
@@ -55,7 +58,7 @@ class TrainingScores:
         return is_best
 
     def take_pending(self) -> dict[str, float]:
-        """What the next row of figures is to hold."""
+        """What the row of this moment is to hold."""
         pending, self.pending = self.pending, {}
         return pending
 
@@ -85,13 +88,14 @@ def open_scores(
     )
     key = evaluator.protocol(asked.metric).key
     row = best_score(read_scores(path), asked.metric, key) if world.is_main else None
-    best, best_at = world.broadcast_object((row["value"], row["images_seen"]) if row else (None, None))
-    return TrainingScores(evaluator, path, world, best, best_at)
+    best = world.broadcast_object((row["value"], row["images_seen"]) if row else None)
+    return TrainingScores(evaluator, path, world, best)
 
 
 def check_scores(config: TrainConfig) -> None:
-    """Raises UserError if the weights that `evaluate` needs are not there."""
+    """Raises UserError if the weights or the library that `evaluate` needs are not there."""
     if config.evaluate.every_images:
+        assert_installed([config.evaluate.metric])
         _weights(config)
 
 

@@ -34,7 +34,7 @@ from dcgan_dist.tracking.console import ConsoleTracker
 from dcgan_dist.tracking.curves import draw_curves
 from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.throughput import Throughput
-from dcgan_dist.tracking.tracker import Trackers
+from dcgan_dist.tracking.tracker import Row, Trackers
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +81,13 @@ class RunRecorder:
         figures = state.window.take_means(self.world)
         if figures.pop("non_finite") > 0 or not all(map(math.isfinite, figures.values())):
             raise self.watch.diverged(state)
-        row: dict[str, float] = {
+        row: Row = {
             "step": state.images_seen // self.global_batch,
             "images_seen": state.images_seen,
             "epoch": round(state.images_seen / self.num_samples, 4),
             **{FIGURE_NAMES[name]: value for name, value in figures.items()},
             **gradient_norm(state.generator),
+            **_lowered_rate(state),
             **self.throughput.take_figures(),
             **(self.scores.take_pending() if self.scores else {}),
         }
@@ -182,6 +183,8 @@ class RunRecorder:
         state.window.collect(self.world)
         if not self.world.is_main:
             return True
+        if self.watch.on_collapse == "rollback":
+            self.checkpointer.way_back = state.watch.trusted_images
         contents = state.state_dict() | self.identity
         if wait:
             self.checkpointer.wait()
@@ -211,6 +214,12 @@ class RunRecorder:
         )
 
 
+def _lowered_rate(state: TrainState) -> Row:
+    """The discriminator's rate as a figure of a row, once a rollback has changed it."""
+    rate = float(state.discriminator_optimizer.param_groups[0]["lr"])
+    return {"rate/discriminator": rate} if state.watch.rollbacks else {}
+
+
 def open_recorder(
     config: TrainConfig,
     folder: RunFolder,
@@ -222,16 +231,16 @@ def open_recorder(
     saved: dict[str, Any] | None,
     world: World,
 ) -> RunRecorder:
-    """The recorder of a run, going on at the checkpoint `saved` if there is one."""
+    """The recorder of a run, going on at the checkpoint `saved` if there is one. UserError on every rank or on none."""
     images_seen = saved["images_seen"] if saved else 0
     environment = describe_environment(world, manifest, precision.name, batches.global_batch, total_images)
-    if world.is_main:
-        folder.write_environment(environment)
+    with world.together():
+        if world.is_main:
+            folder.write_environment(environment)
+            forget_warnings_after(folder.events, images_seen)
     console = ConsoleTracker(total_images, images_seen) if world.is_main else None
     trackers, tracker_ids = open_trackers(config, folder, environment, saved, world)
     told = Trackers([*trackers, console] if console else trackers)
-    if world.is_main:
-        forget_warnings_after(folder.events, images_seen)
     return RunRecorder(
         folder=folder,
         world=world,

@@ -15,19 +15,26 @@ from dcgan_dist.json_lines import keep_rows
 from dcgan_dist.metrics.scores_file import drop_scores_after
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.stability import Collapsed, WatchRecord
+from dcgan_dist.state import DISCRIMINATOR_RATE_AFTER_ROLLBACK
+from dcgan_dist.tracking.tracker import Trackers
 
 log = logging.getLogger(__name__)
 
 
 def roll_back(
-    config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer, collapse: Collapsed, world: World
+    config: TrainConfig,
+    folder: RunFolder,
+    checkpointer: Checkpointer,
+    collapse: Collapsed,
+    trackers: Trackers,
+    world: World,
 ) -> None:
     """Makes the best checkpoint from before the collapse, or else the last, the newest of the run folder.
 
     It then says how often the run went back; new latents and a lower rate of the discriminator follow from that. Raises
     RunFailed, on every rank, if the run went back too often already or nothing from before is left.
     """
-    outcome = _go_back(config, folder, checkpointer, collapse) if world.is_main else None
+    outcome = _go_back(config, folder, checkpointer, collapse, trackers) if world.is_main else None
     failure = world.broadcast_object(outcome)
     if failure:
         raise RunFailed(failure)
@@ -38,12 +45,12 @@ def as_resumed(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, resume="auto"))
 
 
-def _go_back(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer, collapse: Collapsed) -> str | None:
+def _go_back(
+    config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer, collapse: Collapsed, trackers: Trackers
+) -> str | None:
     """Why the run has to end; None if it can go on."""
     if collapse.rollbacks >= config.train.max_rollbacks:
-        return _end(
-            folder, collapse, f"{collapse}; {collapse.rollbacks} rollback(s) did not help (train.max_rollbacks)"
-        )
+        return f"{collapse}; {collapse.rollbacks} rollback(s) did not help (train.max_rollbacks)"
     for target in _targets(checkpointer, collapse.since):
         rollbacks = collapse.rollbacks + 1
         # Only what this one remembers of the run; the signs that were shown may show again.
@@ -54,15 +61,18 @@ def _go_back(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer,
             log.warning("%s; trying the one before it", error)
             continue
         except (OSError, RuntimeError) as error:
-            return _end(folder, collapse, f"{collapse}; could not go back: {' '.join(str(error).split())}")
+            return f"{collapse}; could not go back: {' '.join(str(error).split())}"
         _forget_after(folder, target)
-        text = f"rollback {rollbacks} of {config.train.max_rollbacks} to {target} images, because {collapse}"
+        rate = config.optim.discriminator_lr * DISCRIMINATOR_RATE_AFTER_ROLLBACK**rollbacks
+        text = (
+            f"rollback {rollbacks} of {config.train.max_rollbacks} to {target} images, with {rate:g} as the "
+            f"discriminator's rate, because {collapse}"
+        )
         log.warning("%s", text)
         note_event(folder.events, target, "rollback", text)
+        trackers.alert(f"rollback to {target} images", text)
         return None
-    return _end(
-        folder, collapse, f"{collapse}; there is no checkpoint from before {collapse.since} images to go back to"
-    )
+    return f"{collapse}; there is no checkpoint from before {collapse.since} images to go back to"
 
 
 def _targets(checkpointer: Checkpointer, since: int) -> list[int]:
@@ -79,9 +89,3 @@ def _forget_after(folder: RunFolder, images_seen: int) -> None:
 
     keep_rows(folder.metrics, wanted)
     drop_scores_after(folder.scores, images_seen)
-
-
-def _end(folder: RunFolder, collapse: Collapsed, reason: str) -> str:
-    folder.try_write_status("failed", collapse.at, reason)
-    note_event(folder.events, collapse.at, "failed", reason)
-    return reason

@@ -86,6 +86,11 @@ class WatchRecord:
     last_grid: int = 0
     """Images seen at the newest grid."""
 
+    @property
+    def trusted_images(self) -> int:
+        """No sign that is still to come can have begun before so many images were seen."""
+        return min(self.last_row - int(sum(row["images"] for row in self.stretch)), self.last_grid)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
         return asdict(self)

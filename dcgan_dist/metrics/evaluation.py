@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import PixelSource, decoder_name
 from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.errors import UserError
 from dcgan_dist.generating.chunks import Workforce
 from dcgan_dist.metrics import inception, ms_ssim, sliced_wasserstein
 from dcgan_dist.metrics.cache import RealCache
@@ -24,8 +26,19 @@ Metric = Literal["swd", "ms_ssim", "fid", "kid"]
 METRICS: tuple[Metric, ...] = ("swd", "ms_ssim", "fid", "kid")
 WITH_WEIGHTS: tuple[Metric, ...] = ("fid", "kid")
 
+LIBRARIES: dict[Metric, str] = {"ms_ssim": "torchmetrics", "fid": "torch_fidelity", "kid": "torch_fidelity"}
+
 Stage = Callable[[str, int], Report]
 """Is told what begins, and of how many images; returns what is told how many are done."""
+
+
+def assert_installed(metrics: Iterable[Metric]) -> None:
+    """Raises UserError if a library is missing that one of the metrics needs."""
+    for metric in metrics:
+        library = LIBRARIES.get(metric)
+        if library and find_spec(library) is None:
+            name = library.replace("_", "-")
+            raise UserError(f"{metric} needs {name}; pip install 'dcgan_dist[after]', or ask for other metrics")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tests.running import (
     run_train,
     user_errors,
 )
+from tests.wandb_files import logged, summary, wandb_records
 
 COMMAND = "dcgan_dist.evaluate"
 COMPARED = ("loss/discriminator", "loss/generator", "score/real", "score/fake")
@@ -142,7 +143,7 @@ def test_wrong_usage_ends_with_one_line(case: str, run: Path, tmp_path: Path) ->
 
 SCORED = (
     *EQUIVALENCE,
-    *("--evaluate.every_images", 66, "--evaluate.num_images", 64),
+    *("--evaluate.every_images", 66, "--evaluate.num_images", 64, "--track.every_images", 176),
     *("--checkpoint.keep_best", "true", "--checkpoint.keep_last", 1, "--checkpoint.every_images", 110),
 )
 
@@ -162,6 +163,7 @@ def test_scores_are_taken_while_it_trains_and_the_best_checkpoint_is_kept(shards
     in_rows = {row["images_seen"]: row["quality/swd"] for row in metric_rows(folder) if "quality/swd" in row}
     assert in_rows == {row["images_seen"]: row["value"] for row in scores}
     best = min(scores, key=lambda row: row["value"])["images_seen"]
+    assert metric_rows(folder)[-1]["best/swd_images_seen"] == best
     assert {int(path.stem) for path in checkpoints(folder)} == {best, 440}
     events = rows_of(folder / "events.jsonl")
     assert [(row["kind"], row["images_seen"]) for row in events if row["kind"] != "warning"] == [
@@ -200,13 +202,26 @@ def test_a_run_driven_into_collapse_goes_back_on_all_ranks_and_no_more_often_tha
 ) -> None:
     folder = tmp_path / "run"
     arguments = (*COLLAPSING, "--data.shards", shards, "--run.dir", folder)
-    result = run_train(2, *arguments, "--train.on_collapse", "rollback", "--train.max_rollbacks", 1)
+    rollback = ("--train.on_collapse", "rollback", "--train.max_rollbacks", 1, "--track.wandb", "offline")
+    result = run_train(2, *arguments, *rollback)
     assert result.returncode == 1, result
     events = rows_of(folder / "events.jsonl")
     kinds = [kind for kind, _ in itertools.groupby(event["kind"] for event in events)]
     assert kinds == ["start", "warning", "rollback", "start", "warning", "failed"]
     assert "1 rollback(s) did not help" in read_status(folder)["reason"]
+    assert [event["kind"] for event in events].count("failed") == 1
+    assert "with 0.01 as the discriminator's rate" in next(e["text"] for e in events if e["kind"] == "rollback")
+    assert (folder / "report.html").exists()
     (before,) = metric_rows(folder)
+    assert before["rate/discriminator"] == pytest.approx(0.01)
+    known = (folder / "wandb" / "run_id").read_text().strip()
+    for line, status in ((known, "rolled back"), (f"{known}-r1", "failed")):
+        (file,) = folder.glob(f"wandb/offline-run-*/run-{line}.wandb")
+        records = wandb_records(file)
+        assert summary(records)["status"] == status
+        assert 1600 in [step["images_seen"] for step in logged(records)]
+        alerts = [record.alert.title for record in records if record.HasField("alert")]
+        assert ("rollback to 0 images" in alerts) == (status == "rolled back")
 
     result = run_train(2, *arguments, "--train.total_images", 1600)
     assert result.returncode == 0, result

@@ -92,6 +92,15 @@ def test_milestones_are_kept_for_ever(tmp_path: Path) -> None:
     assert not {"000000200.pt", "000000500.pt", "000000600.pt"} & set(names(tmp_path))
 
 
+def test_the_way_back_before_a_collapse_is_kept(tmp_path: Path) -> None:
+    keeper = checkpointer(tmp_path, keep_last=2)
+    for images_seen, trusted in ((0, 0), (100, 0), (200, 0), (300, 0), (400, 150), (500, 350), (600, 350)):
+        keeper.way_back = trusted
+        keeper.save(contents(images_seen))
+        assert min(keeper.saved()) <= trusted
+    assert names(tmp_path) == ["000000300.pt", "000000500.pt", "000000600.pt"]
+
+
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Lets no file grow beyond `size` bytes, as a full disk would not."""

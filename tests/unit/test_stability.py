@@ -115,6 +115,19 @@ def test_a_generator_that_never_varies_is_seen_once_it_should() -> None:
     assert [sign.kind for sign in watch.grid(record, TOTAL // 10, 0.01)] == ["narrow"]
 
 
+def test_no_sign_begins_before_what_was_trusted() -> None:
+    watch, record, trusted = StabilityWatch(TOTAL, BATCH), WatchRecord(), [0]
+    for step in range(1, 40):
+        seen = step * 700
+        signs = watch.row(record, seen, row(loss__generator=30.0 * (step % 9 > 3)))
+        if step % 5 == 0:
+            signs += watch.grid(record, seen, 0.8 / step)
+        assert all(sign.since >= trusted[-1] for sign in signs)
+        trusted.append(record.trusted_images)
+    assert trusted == sorted(trusted)
+    assert trusted[-1] >= 39 * 700 - 0.03 * TOTAL - 5 * 700
+
+
 def test_a_resumed_run_comes_to_the_same_signs() -> None:
     rows = [row(), row(loss__generator=9.0), row(loss__generator=13.0), row(loss__generator=9.0), row()]
     undisturbed = signs_of(rows, every=1600)
