@@ -6,9 +6,10 @@ import argparse
 import io
 import json
 import multiprocessing
+import signal
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -96,14 +97,21 @@ def folder_problems(folder: Path, manifest: Manifest, decode: bool, workers: int
     problems = unlisted_files(folder, manifest)
     check = partial(shard_problems, folder, decode)
     context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(min(workers, len(manifest.shards)), mp_context=context) as pool,
-        progress("checking", len(manifest.shards), "shards") as report,
-    ):
-        for found in pool.map(check, manifest.shards):
-            problems += found
-            report(1)
+    pool = ProcessPoolExecutor(min(workers, len(manifest.shards)), context, _leave_interrupts_to_the_command)
+    try:
+        with progress("checking", len(manifest.shards), "shards") as report:
+            for found in pool.map(check, manifest.shards):
+                problems += found
+                report(1)
+    except BrokenExecutor:
+        raise UserError("a worker process was killed (out of memory?); try again with fewer --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
     return problems
+
+
+def _leave_interrupts_to_the_command() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,7 +132,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Runs the command."""
     arguments = build_parser().parse_args()
-    folder: Path = arguments.folder
+    try:
+        return verify(arguments.folder, arguments.decode, arguments.workers)
+    except OSError as error:
+        raise UserError(f"{error.filename or arguments.folder}: {error.strerror}") from None
+
+
+def verify(folder: Path, decode: bool, workers: int) -> int:
+    """Prints what is wrong; the exit status."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     try:
@@ -132,7 +147,7 @@ def main() -> int:
     except ShardError as error:
         print(error)
         return 1
-    problems = folder_problems(folder, manifest, arguments.decode, arguments.workers)
+    problems = folder_problems(folder, manifest, decode, workers)
     for problem in problems:
         print(problem)
     if problems:
