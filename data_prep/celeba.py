@@ -9,14 +9,13 @@ it stopped. The manifest comes last and takes the records' place.
 from __future__ import annotations
 
 import argparse
-import gc
 import time
 from pathlib import Path
 
 from data_prep.celeba_annotations import SPLITS
 from data_prep.celeba_source import WHERE_TO_GET_IT, Source, find_source
 from data_prep.command_line import positive, progress, seed, usable_cores
-from data_prep.output_folder import finish, is_finished, output_folder, remove_records
+from data_prep.output_folder import damaged_images, find_finished, finish, make_ready, output_folder, remove_records
 from data_prep.plan import Plan, make_plan
 from data_prep.shard_writer import Task
 from data_prep.workers import explain_os_error, write_shards
@@ -55,19 +54,27 @@ folder with Img/, Anno/ and Eval/, Kaggle's copy, or the zip itself with the ann
 def main() -> None:
     """Runs the command."""
     arguments = build_parser().parse_args()
-    gc.disable()  # the plan is a million small objects without a cycle, which the collector would visit again and again
+    try:
+        prepare(arguments)
+    except OSError as error:
+        raise explain_os_error(error, arguments.out) from None
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Makes the folder of shards, or says that it is there. Raises UserError and OSError."""
     source = find_source(arguments.source)
     plan = make_plan(source, arguments.split, arguments.samples_per_shard, arguments.seed)
     out: Path = arguments.out
     with output_folder(out):
-        try:
-            if is_finished(out, plan, source):
-                remove_records(out)
-                print(f"{out}: already done, {plan.samples} images in {len(plan.shards)} shards")
-            else:
-                pack(arguments, source, plan)
-        except OSError as error:
-            raise explain_os_error(error, out) from None
+        manifest = find_finished(out, plan, source, arguments.skip_damaged)
+        if manifest is None:
+            make_ready(out, plan)
+            pack(arguments, source, plan)
+            return
+        remove_records(out, plan)
+        print(f"{out}: already done, {manifest.samples} images in {len(manifest.shards)} shards")
+        if not arguments.no_decode_check:
+            print(f"{out}: not decoded this time, which does: python -m data_prep.verify {out} --decode")
 
 
 def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
@@ -83,8 +90,7 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")
     if manifest.skipped:
-        named = ", ".join(manifest.skipped[:5]) + (", ..." if len(manifest.skipped) > 5 else "")
-        print(f"{out}: left out {len(manifest.skipped)} damaged images: {named}")
+        print(f"{out}: left out {damaged_images(manifest)}")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class ImageZip:
 
         Not by `zipfile`, which would keep the list of all members in each process and seek through one shared handle.
         """
-        with self.path.open("rb", buffering=0) as file:
+        with self.path.open("rb") as file:  # buffered: a bare file may give less than was asked for
             file.seek(image.header_offset)
             header = file.read(30)
             if len(header) < 30 or header[:4] != b"PK\x03\x04":

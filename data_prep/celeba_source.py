@@ -37,18 +37,24 @@ class Source:
     images: ImageFolder | ImageZip
     annotation_files: dict[str, Path]
 
-    def list_images(self) -> dict[str, SourceImage]:
-        """All images by name. Raises UserError for a bad zip and for a name that could not stand in a shard."""
-        images = {image.name: image for image in self.images.images()}
-        if unsafe := [name for name in images if not _SAFE_NAME.fullmatch(name)]:
+    def list_images(self) -> tuple[list[str], dict[str, SourceImage]]:
+        """The sorted names of all images, and for a zip where in it each lies.
+
+        Raises UserError for a bad zip and for a name that could not stand in a shard.
+        """
+        in_zip: dict[str, SourceImage] = {}
+        if isinstance(self.images, ImageZip):
+            in_zip = {image.name: image for image in self.images.images()}
+        names = sorted(in_zip or (image.name for image in self.images.images()))
+        if unsafe := [name for name in names if not _SAFE_NAME.fullmatch(name)]:
             raise UserError(
                 f"{self.images.path}: {unsafe[0]!r} is no name for an image; expected is one like 000001.jpg"
             )
-        return images
+        return names, in_zip
 
 
 def find_source(path: Path) -> Source:
-    """Recognises the layout. Raises UserError, saying where to get CelebA, if there are no images at `path`."""
+    """Recognises the layout. Raises UserError, saying where to get CelebA, if there are no images; and OSError."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder. {WHERE_TO_GET_IT}")
     roots = [path, path / "celeba"] if path.is_dir() else [path.parent]
@@ -56,10 +62,11 @@ def find_source(path: Path) -> Source:
     if images is None:
         missing = "img_align_celeba/ with JPEG files nor img_align_celeba.zip"
         raise UserError(f"{path}: holds neither {missing}. {WHERE_TO_GET_IT}")
-    above = images.path.resolve().parent  # --source may be the folder of images itself, or Img/ of the official layout
-    while above.name in ("img_align_celeba", "Img"):
-        above = above.parent
-    roots.append(above)
+    for place in (images.path.absolute(), images.path.resolve()):  # where a link is, and where it leads
+        above = place.parent  # --source may be the folder of images itself, or Img/ of the official layout
+        while above.name in ("img_align_celeba", "Img"):
+            above = above.parent
+        roots.append(above)
     dataset = "synthetic" if any((root / "synthetic.json").is_file() for root in roots) else "celeba"
     return Source(dataset, images, _find_annotations(roots))
 

@@ -19,32 +19,28 @@ from dcgan_dist.errors import UserError
 
 @contextlib.contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """Makes the folder, keeps other preparations out while the block runs, and removes what a crash left behind."""
+    """Makes the folder if need be and keeps other preparations out while the block runs."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be used as a folder ({error.strerror})") from None
     try:
-        if not os.access(out, os.W_OK | os.X_OK):
-            raise UserError(f"--out {out}: cannot be written to; choose another folder or change its permissions")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--out {out}: another preparation is writing there; wait for it to end") from None
         except OSError:
             pass  # a network file system without locks
-        for leftover in out.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
         yield
     finally:
         os.close(handle)
 
 
-def is_finished(out: Path, plan: Plan, source: Source) -> bool:
-    """Whether the plan is carried out already; UserError if the folder holds something else."""
+def find_finished(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> Manifest | None:
+    """The manifest if the plan is carried out already; UserError if the folder holds something else."""
     if (out / shard_format.MANIFEST_NAME).exists():
-        return _is_finished_by_manifest(out, plan, source)
+        return _check_manifest(out, plan, source, skip_damaged)
     foreign = [path.name for path in sorted(out.glob("*.tar")) if path.name not in plan.shards]
     for tar_name in plan.shards:
         record = Record.load(record_path(out, tar_name))
@@ -55,10 +51,10 @@ def is_finished(out: Path, plan: Plan, source: Source) -> bool:
             f"--out {out}: holds {foreign[0]} from an unfinished preparation with another source or other options; "
             "give that command again to finish it, or choose another folder"
         )
-    return False
+    return None
 
 
-def _is_finished_by_manifest(out: Path, plan: Plan, source: Source) -> bool:
+def _check_manifest(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> Manifest | None:
     try:
         manifest = shard_format.read_manifest(out)
     except ShardError as error:
@@ -70,10 +66,22 @@ def _is_finished_by_manifest(out: Path, plan: Plan, source: Source) -> bool:
     except ShardError as problem:
         print(f"{problem}. Writing all shards again.", file=sys.stderr)
         (out / shard_format.MANIFEST_NAME).unlink()
-        return False
-    if not all(fits_source(out, shard, source.images, plan.shards[shard.file]) for shard in manifest.shards):
+        return None
+    if not all(fits_source(out, shard, source.images, plan.samples_of(shard.file)) for shard in manifest.shards):
         raise UserError(f"--out {out}: holds shards of other images than those in {source.images.path}; choose another")
-    return True
+    if manifest.skipped and not skip_damaged:
+        raise UserError(
+            f"--out {out}: was made without {damaged_images(manifest)}; remove it if they are repaired, or say "
+            "--skip-damaged again"
+        )
+    return manifest
+
+
+def damaged_images(manifest: Manifest) -> str:
+    """How many images were left out, and some of their names."""
+    skipped = manifest.skipped
+    named = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    return f"{len(skipped)} damaged image{'s' if len(skipped) > 1 else ''}: {named}"
 
 
 def _differences(manifest: Manifest, plan: Plan) -> str:
@@ -87,6 +95,16 @@ def _differences(manifest: Manifest, plan: Plan) -> str:
     ]
     different = [f"{name} {theirs}, not {ours}" for name, theirs, ours in compared if theirs != ours]
     return ", ".join(different) or "made from another --source or with another --samples-per-shard"
+
+
+def make_ready(out: Path, plan: Plan) -> None:
+    """Refuses a folder that cannot be written to, and removes what a killed preparation left half-written."""
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: cannot be written to; choose another folder or change its permissions")
+    own = {shard_format.MANIFEST_NAME, *plan.shards, *map(shard_format.index_name, plan.shards)}
+    for path in out.glob(".*.tmp"):
+        if path.name[1:].rsplit(".", 2)[0] in own:  # see files.temporary_name
+            path.unlink(missing_ok=True)
 
 
 def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
@@ -103,11 +121,12 @@ def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
         plan=plan.digest,
     )
     shard_format.write_manifest(out, manifest)
-    remove_records(out)
+    remove_records(out, plan)
     return manifest
 
 
-def remove_records(out: Path) -> None:
+def remove_records(out: Path, plan: Plan) -> None:
     """Removes the records, also those that a crash left beside a manifest."""
     for path in out.glob(".*.record"):
-        path.unlink(missing_ok=True)
+        if path.name[1:].removesuffix(".record") in plan.shards:
+            path.unlink(missing_ok=True)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import sys
+from array import array
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from data_prep.celeba_annotations import ANNOTATION_FILES, SPLITS, Table, json_template, read_table
-from data_prep.celeba_images import SourceImage
+from data_prep.celeba_images import ImageZip, SourceImage
 from data_prep.celeba_source import WHERE_TO_GET_IT, Source
 from dcgan_dist.errors import UserError
 
 
 class PlannedSample(NamedTuple):
-    """One image and its rows of annotations, one for each of the plan's `templates`."""
+    """One image and its rows of annotations, one for each of the plan's tables."""
 
     image: SourceImage
     rows: tuple[str, ...]
@@ -29,81 +32,107 @@ class Plan:
     dataset: str
     split: str
     seed: int
-    templates: dict[str, str]
-    """For each kind of annotation its part of a sample's JSON, with places for the values."""
-    shards: dict[str, tuple[PlannedSample, ...]]
-    """For each tar its samples."""
-    digest: str
-    """Checksum over all of this, the images by name."""
+    samples_per_shard: int
+    names: list[str]
+    """All images of the source, sorted."""
+    in_zip: dict[str, SourceImage]
+    """Where they lie in a zip; empty for a folder."""
+    tables: dict[str, Table]
+    """For each kind of annotation where the rows of these images lie."""
+    order: array[int]
+    """Which of the names are the split's, shuffled."""
 
     @property
     def samples(self) -> int:
         """Images in all shards together."""
-        return sum(map(len, self.shards.values()))
+        return len(self.order)
+
+    @cached_property
+    def shards(self) -> dict[str, slice]:
+        """For each tar its part of `order`."""
+        starts = range(0, self.samples, self.samples_per_shard)
+        return {
+            f"celeba-{self.split}-{number:06d}.tar": slice(start, start + self.samples_per_shard)
+            for number, start in enumerate(starts)
+        }
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """For each kind of annotation its part of a sample's JSON, with places for the values."""
+        return {part: json_template(part, table.columns) for part, table in self.tables.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """Checksum over all of this, the images by name. Raises OSError."""
+        settings = [self.dataset, self.split, self.seed, self.samples_per_shard, self.templates]
+        identity = hashlib.sha256(json.dumps(settings).encode())
+        for tar_name in self.shards:
+            for image, row in self.samples_of(tar_name):
+                identity.update(f"{image.name};{';'.join(row)}\n".encode())
+        return identity.hexdigest()
+
+    def samples_of(self, tar_name: str) -> tuple[PlannedSample, ...]:
+        """One shard's samples, their annotations read only now. Raises OSError."""
+        numbers = self.order[self.shards[tar_name]]
+        rows = zip(*(table.rows(numbers) for table in self.tables.values()), strict=True)
+        names = [self.names[number] for number in numbers]
+        images = [self.in_zip.get(name) or SourceImage(name) for name in names]
+        return tuple(itertools.starmap(PlannedSample, zip(images, rows, strict=True)))
 
 
 def make_plan(source: Source, split: str, samples_per_shard: int, seed: int) -> Plan:
-    """Reads the annotations, chooses the split's images and shuffles them over the shards. Raises UserError."""
-    images = source.list_images()
-    tables = _read_tables(source, split)
-    _check_complete(source, images, tables)
-    names = sorted(images if split == "all" else _names_of_split(tables["partition"], split))
+    """Finds the annotations, chooses the split's images and shuffles them over the shards. Raises UserError."""
+    names, in_zip = source.list_images()
+    tables = _read_tables(source, split, names)
+    chosen = range(len(names)) if split == "all" else _numbers_of_split(tables["partition"], split, names)
     generator = random.Random(seed)
-    names.sort(key=lambda _: generator.random())  # not `shuffle`, which Python may change from version to version
-    rows = zip(*([table.rows[name] for name in names] for table in tables.values()), strict=True)
-    samples = [PlannedSample(images[name], row) for name, row in zip(names, rows, strict=True)]
-    starts = range(0, len(samples), samples_per_shard)
-    templates = {part: json_template(part, table.columns) for part, table in tables.items()}
-    identity = hashlib.sha256(json.dumps([source.dataset, split, seed, samples_per_shard, templates]).encode())
-    for image, row in samples:
-        identity.update(f"{image.name};{';'.join(row)}\n".encode())
-    return Plan(
-        dataset=source.dataset,
-        split=split,
-        seed=seed,
-        templates=templates,
-        shards={
-            f"celeba-{split}-{number:06d}.tar": tuple(samples[start : start + samples_per_shard])
-            for number, start in enumerate(starts)
-        },
-        digest=identity.hexdigest(),
-    )
+    order = sorted(chosen, key=lambda _: generator.random())  # not `shuffle`, which may change from version to version
+    return Plan(source.dataset, split, seed, samples_per_shard, names, in_zip, tables, array("I", order))
 
 
-def _read_tables(source: Source, split: str) -> dict[str, Table]:
+def _read_tables(source: Source, split: str, names: list[str]) -> dict[str, Table]:
+    """The tables that there are, each with a row for every image. Raises UserError."""
     for part in ("attributes", "partition"):
         if part not in source.annotation_files and not (part == "partition" and split == "all"):
-            raise UserError(
-                f"{ANNOTATION_FILES[part]}.txt (or .csv) is missing beside {source.images.path}. {WHERE_TO_GET_IT}"
-            )
+            inside = isinstance(source.images, ImageZip)
+            advice = "; if it is in that zip, as in Kaggle's, unpack it first" if inside else f". {WHERE_TO_GET_IT}"
+            raise UserError(f"{ANNOTATION_FILES[part]}.txt (or .csv) is missing beside {source.images.path}{advice}")
     for part, stem in ANNOTATION_FILES.items():
         if part not in source.annotation_files:
             print(f"warning: there is no {stem}.txt (or .csv), so the shards go without {part}", file=sys.stderr)
-    return {part: read_table(part, path) for part, path in source.annotation_files.items()}
+    tables = {}
+    for part, path in source.annotation_files.items():
+        tables[part], listed = read_table(part, path)
+        _check_complete(source, names, tables[part], listed)
+    return tables
 
 
-def _check_complete(source: Source, images: dict[str, SourceImage], tables: dict[str, Table]) -> None:
-    """Every image needs a row in every table and every row an image; UserError counts and names what is missing."""
-    for table in tables.values():
-        if table.rows.keys() == images.keys():
-            continue
-        if without_image := sorted(table.rows.keys() - images.keys()):
-            raise UserError(
-                f"{source.images.path}: {table.file.name} lists {len(table.rows)} images, and {len(without_image)} of "
-                f"them are missing, the first is {without_image[0]}; unpack or download the images again"
-            )
-        if without_row := sorted(images.keys() - table.rows.keys()):
-            raise UserError(
-                f"{table.file}: has no row for {len(without_row)} of the {len(images)} images in "
-                f"{source.images.path}, the first is {without_row[0]}; download it again"
-            )
+def _check_complete(source: Source, names: list[str], table: Table, listed: list[str]) -> None:
+    """Every image needs a row in a table and every row an image; UserError counts and names what is missing."""
+    if listed == names:
+        return
+    if without_image := sorted(set(listed) - set(names)):
+        raise UserError(
+            f"{source.images.path}: {table.file.name} lists {len(listed)} images, and {len(without_image)} of "
+            f"them are missing, the first is {without_image[0]}; unpack or download the images again"
+        )
+    without_row = sorted(set(names) - set(listed))
+    raise UserError(
+        f"{table.file}: has no row for {len(without_row)} of the {len(names)} images in "
+        f"{source.images.path}, the first is {without_row[0]}; download it again"
+    )
 
 
-def _names_of_split(partition: Table, split: str) -> list[str]:
-    if wrong := [name for name, value in partition.rows.items() if value not in SPLITS]:
-        raise UserError(f"{partition.file}: {wrong[0]} is in split {partition.rows[wrong[0]]!r}, expected 0, 1 or 2")
-    names = [name for name, value in partition.rows.items() if SPLITS[value] == split]
-    if not names:
-        counted = ", ".join(sorted({SPLITS[value] for value in partition.rows.values()}))
+def _numbers_of_split(partition: Table, split: str, names: list[str]) -> array[int]:
+    """Which of the sorted names belong to the split."""
+    numbers, found = array("I"), set()
+    for number, value in enumerate(partition.rows(range(len(names)))):
+        if value not in SPLITS:
+            raise UserError(f"{partition.file}: {names[number]} is in split {value!r}, expected 0, 1 or 2")
+        found.add(SPLITS[value])
+        if SPLITS[value] == split:
+            numbers.append(number)
+    if not numbers:
+        counted = ", ".join(sorted(found))
         raise UserError(f"{partition.file}: no image belongs to the split {split!r} (there is: {counted})")
-    return names
+    return numbers

@@ -61,7 +61,7 @@ def write_shards(task: Task, plan: Plan, workers: int, report: Callable[[int], N
 
 def _hand_out(plan: Plan, connections: list[Connection], report: Callable[[int], None]) -> dict[str, Record]:
     """Gives every worker a shard, and another when it is done. EOFError or ConnectionError if one dies."""
-    jobs = iter(plan.shards.items())
+    jobs = ((tar_name, plan.samples_of(tar_name)) for tar_name in plan.shards)
     records: dict[str, Record] = {}
     for connection in connections:
         connection.send(next(jobs))

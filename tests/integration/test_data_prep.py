@@ -15,10 +15,13 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from dcgan_dist.errors import UserError
 
 NUM_IMAGES = 61
 ATTRIBUTES = ("5_o_Clock_Shadow", "Eyeglasses", "Smiling")
@@ -217,7 +220,7 @@ def test_the_manifest_knows_the_range_of_image_sizes(shards: Path) -> None:
 # --- the layouts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["zip", "deflated zip in a folder", "kaggle", "official", "folder of images"])
+@pytest.mark.parametrize("layout", ["zip", "deflated zip in a folder", "kaggle", "official", "link to the images"])
 def test_every_layout_gives_the_same_shards(celeba: Path, shards: Path, tmp_path: Path, layout: str) -> None:
     source = tmp_path / "source"
     write_annotations(source, comma=layout == "kaggle")
@@ -233,7 +236,10 @@ def test_every_layout_gives_the_same_shards(celeba: Path, shards: Path, tmp_path
         name = {"kaggle": "img_align_celeba/img_align_celeba", "official": "Img/img_align_celeba"}
         images = source / name.get(layout, "img_align_celeba")
         shutil.copytree(celeba / "img_align_celeba", images)
-        given = images if layout == "folder of images" else source
+        given = source
+        if layout == "link to the images":  # its target may lie anywhere
+            given = source / "link"
+            given.symlink_to(images.rename(tmp_path / "elsewhere"))
     if layout == "official":
         (source / "Anno").mkdir()
         (source / "Eval").mkdir()
@@ -261,7 +267,8 @@ def test_a_second_call_says_that_it_is_done_and_other_arguments_are_refused(
     out = Path(shutil.copytree(shards, tmp_path / "out"))
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     again = prepare(celeba, out)
-    assert again.returncode == 0 and "already done" in again.stdout
+    assert again.returncode == 0 and "already done, 48 images in 5 shards" in again.stdout
+    assert f"data_prep.verify {out} --decode" in again.stdout, "nothing was decoded this time, which it should say"
     assert "--seed 0, not 1" in refused(prepare(celeba, out, "--seed", 1))
     assert "--split train, not valid" in refused(prepare(celeba, out, "--split", "valid"))
     assert "--samples-per-shard" in refused(prepare(celeba, out, "--samples-per-shard", 11))
@@ -292,10 +299,14 @@ def test_a_kill_leaves_nothing_finished_and_a_second_call_completes_to_the_same_
     finished = {path.name for path in out.glob("*.tar")}
     assert 5 <= len(finished) < NUM_IMAGES
     (out / ".celeba-all-000060.tar.1.tmp").write_bytes(b"left behind")
+    (out / ".somebody-elses.tmp").mkdir()
+    (out / ".notes.txt.1.tmp").write_bytes(b"and not ours")
     damaged = out / next(out.glob(".*.record")).name[1:].removesuffix(".record")
     damaged.write_bytes(damaged.read_bytes()[:-512])
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tar") if path != damaged}
     assert prepare(celeba, out, *arguments).returncode == 0
+    (out / ".somebody-elses.tmp").rmdir()
+    (out / ".notes.txt.1.tmp").unlink()
     assert checksums(out) == checksums(tmp_path / "straight")
     rewritten = [path.name for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
     assert len(rewritten) <= 4, "finished shards should be kept (a worker may have been between a tar and its record)"
@@ -330,7 +341,11 @@ def test_a_damaged_image_is_named_and_refused_or_left_out_and_listed(
     assert result.returncode == 0 and "000003.jpg" in result.stdout
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (manifest["skipped"], manifest["samples"]) == (["000003.jpg"], 47)
-    assert run("verify", tmp_path / "out").returncode == 0
+    if reason == "empty":
+        assert run("verify", tmp_path / "out").returncode == 0
+        line = refused(prepare(copy, tmp_path / "out"))
+        assert "without 1 damaged image: 000003.jpg" in line and "--skip-damaged" in line
+        assert "already done, 47 images" in prepare(copy, tmp_path / "out", "--skip-damaged").stdout
 
 
 def test_an_image_damaged_inside_the_zip_is_named(celeba: Path, tmp_path: Path) -> None:
@@ -409,6 +424,11 @@ def test_a_missing_annotation_file_is_named_and_where_to_get_it(copy: Path, tmp_
 
 
 def test_a_missing_source_says_where_to_get_celeba(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as kaggle:
+        kaggle.writestr("img_align_celeba/img_align_celeba/000001.jpg", jpeg(1))
+        kaggle.writestr("list_attr_celeba.csv", "image_id,Smiling\n000001.jpg,1\n")
+    line = refused(prepare(tmp_path / "archive.zip", tmp_path / "out"))
+    assert "list_attr_celeba.txt (or .csv) is missing" in line and "unpack it first" in line
     for source in (tmp_path / "none", tmp_path):
         assert "mmlab.ie.cuhk.edu.hk/projects/CelebA.html" in refused(prepare(source, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -420,13 +440,25 @@ def test_a_split_without_images_is_refused(copy: Path, tmp_path: Path) -> None:
     assert "no image belongs to the split 'test'" in refused(prepare(copy, tmp_path / "out", "--split", "test"))
 
 
-def test_an_output_that_cannot_be_written_is_refused(celeba: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused(celeba: Path, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be used as a folder" in refused(prepare(celeba, tmp_path / "file"))
     assert "cannot be used as a folder" in refused(prepare(celeba, tmp_path / "file" / "below"))
     if os.getuid() != 0:  # root may write everywhere
         (tmp_path / "locked").mkdir(mode=0o500)
         assert "cannot be written to" in refused(prepare(celeba, tmp_path / "locked"))
+        finished = shutil.copytree(shards, tmp_path / "finished")
+        finished.chmod(0o500)
+        assert "already done" in prepare(celeba, finished).stdout
+
+
+def test_a_source_that_cannot_be_read_is_one_line(celeba: Path, tmp_path: Path) -> None:
+    assert "File name too long" in refused(prepare(tmp_path / ("x" * 300), tmp_path / "out"))
+    assert "File name too long" in refused(run("verify", tmp_path / ("x" * 300)))
+    if os.getuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o000)
+        assert "Permission denied" in refused(prepare(tmp_path / "locked" / "celeba", tmp_path / "out"))
+        assert "Permission denied" in refused(run("verify", tmp_path / "locked" / "shards"))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_finished(celeba: Path, tmp_path: Path) -> None:
@@ -488,6 +520,27 @@ def test_verify_names_an_edited_and_a_missing_manifest(damaged: Path) -> None:
     assert "edited" in found_by_verify(damaged)
     manifest.unlink()
     assert "unfinished" in found_by_verify(damaged)
+
+
+class RunsThere:
+    """Calls a function in the process that it is sent to, and arrives as what that returned."""
+
+    def __init__(self, *call: object) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call[0], self.call[1:]
+
+
+def test_verify_leaves_interrupts_to_the_command_and_says_that_a_worker_was_killed(shards: Path) -> None:
+    from data_prep.verify import folder_problems
+    from dcgan_dist.data.shard_format import read_manifest
+
+    interrupted: Any = RunsThere(signal.raise_signal, signal.SIGINT)
+    assert folder_problems(shards, read_manifest(shards), decode=interrupted, workers=1) == []
+    killed: Any = RunsThere(os._exit, 1)
+    with pytest.raises(UserError, match="killed"):
+        folder_problems(shards, read_manifest(shards), decode=killed, workers=1)
 
 
 def test_verify_of_no_folder_is_a_usage_error(tmp_path: Path) -> None:
