@@ -1,6 +1,6 @@
 """Decides what becomes of a job whose ranks have ended, and says why in one line.
 
-python -m launch.after_run ATTEMPT --srun-status N --requeues N --max-requeues N
+python -m launch.after_run ATTEMPT --job N --srun-status N --max-requeues N
 
 ATTEMPT is a folder with before.json, written by launch.before_run, and log, all that the ranks wrote. Exit status 0:
 the run is done, or was stopped for good; 75: start the job again; 1: it failed.
@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dcgan_dist.errors import exit_cleanly
+from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.files import write_text
 from dcgan_dist.run_folder import RunFolder
-from launch.before_run import read_status
+from launch.before_run import newest_checkpoint, read_status
 
 DONE, FAILED, START_AGAIN = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h
 STOPPED_BY = "launch.torchrun: stopped by "  # what launch.torchrun says after a signal
-LOST_A_NODE = "launch.torchrun: another node is gone: "  # and when it is left alone
+LOST_A_NODE = "launch.torchrun: another node is gone: "  # when it is left alone
+GAVE_UP = "launch.torchrun: gave up: "  # and when its ranks failed too often, or it failed itself
 ERROR = "error: "  # how every command of this project begins to tell of one
 STOP_FILE = "the STOP file"  # the reason in status.json
 HOPELESS = ("RunFailed", "UserError")  # beginnings of reasons that another start would meet again
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+KILLED_IN_VAIN = 1  # ranks that were killed without a word may meet the same end again: one more start
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,14 @@ class Attempt:
     srun_status: int
     """0 also after a request to stop, or a mistake of the user's."""
 
+    came_further: bool
+    """Whether it left a newer checkpoint than it found."""
+
     stopped_by: str | None
     """What ended torchrun, if it was a signal or the loss of another node."""
+
+    gave_up: str | None
+    """What the first torchrun that gave up said about it."""
 
     error: str | None
     """The last line of the log that tells of an error."""
@@ -57,6 +67,11 @@ class Attempt:
         """Nothing was left to do, and nothing else went wrong."""
         return self.after.get("status") == "done" and self.srun_status == 0 and not self.error and not self.stopped_by
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether nobody knows what ended the ranks, not even they."""
+        return self.status == "running" and not self.stopped_by
+
 
 def decide(attempt: Attempt) -> tuple[int, str]:
     """The exit status, and why."""
@@ -70,32 +85,89 @@ def decide(attempt: Attempt) -> tuple[int, str]:
         # Too early for the ranks to agree on a checkpoint; one that lost another over it may have called it a failure.
         return START_AGAIN, f"stopped by {attempt.stopped_by}" + (f" {at}" if attempt.status else " before it began")
     if attempt.status == "failed":
-        return FAILED, reason
+        return FAILED, f"{reason} ({attempt.gave_up})" if attempt.gave_up else reason  # rank 0 knows only its own end
     if attempt.error:
         return FAILED, attempt.error
-    if attempt.status == "running":
+    if attempt.was_killed:
         return START_AGAIN, f"all ranks were killed {at}"
-    return FAILED, "the ranks ended before the run began; the log above says why"
+    return FAILED, f"the ranks ended before the run began ({attempt.gave_up or 'see the log above'})"
 
 
-def read_attempt(folder: Path, srun_status: int) -> tuple[Path, Attempt]:
+def bound(run: RunFolder, job: str, attempt: Attempt, max_requeues: int) -> tuple[int, str]:
+    """The exit status of a job that wants to start again, and why: it may not for ever without coming further.
+
+    Raises UserError if that cannot be noted down in the run folder.
+    """
+    if max_requeues == 0:
+        return FAILED, "MAX_REQUEUES is 0: sbatch it again to go on"
+    note = run.path / ".starts_in_vain.json"
+    before = _starts_in_vain(note, job)
+    in_vain = 0 if attempt.came_further else before + 1
+    allowed = KILLED_IN_VAIN if attempt.was_killed else max_requeues
+    if in_vain > allowed:
+        return FAILED, f"{before + 1} starts left no newer checkpoint: sbatch it again to go on"
+    if in_vain != before:
+        _note_starts_in_vain(note, job, in_vain)
+    return START_AGAIN, "queued again" + (f" ({in_vain} of {allowed} without a newer checkpoint)" if in_vain else "")
+
+
+def _starts_in_vain(note: Path, job: str) -> int:
+    """How often in a row this job has started without coming further."""
+    try:
+        noted = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return 0
+    return noted["starts"] if noted["job"] == job else 0
+
+
+def _note_starts_in_vain(note: Path, job: str, starts: int) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_text(note, json.dumps({"job": job, "starts": starts}) + "\n")
+    except OSError as error:
+        raise UserError(f"{note}: cannot be written ({error.strerror}); make room, and sbatch it again") from None
+
+
+def read_attempt(folder: Path, srun_status: int) -> tuple[RunFolder, Attempt]:
     """The run folder, and what happened since before.json was written."""
     note = json.loads((folder / "before.json").read_text())
     run = RunFolder(Path(note["folder"]))
     log = (folder / "log").read_text(errors="replace").splitlines()
-    errors = [line.removeprefix(ERROR) for line in log if line.startswith(ERROR)]
-    attempt = Attempt(note["status"], read_status(run), srun_status, None, errors[-1] if errors else None)
-    return run.path, replace(attempt, stopped_by=_interruption(log, attempt))
+    attempt = Attempt(
+        note["status"],
+        read_status(run),
+        srun_status,
+        came_further=newest_checkpoint(run) > note["newest_checkpoint"],
+        stopped_by=None,
+        gave_up=next(iter(_told(log, GAVE_UP)), None),
+        error=next(reversed(_told(log, ERROR)), None),
+    )
+    return run, replace(attempt, stopped_by=_interruption(log, attempt))
+
+
+def _told(log: list[str], mark: str) -> list[str]:
+    """What lines that begin with `mark` go on to say."""
+    return [line.removeprefix(mark) for line in log if line.startswith(mark)]
 
 
 def _interruption(log: list[str], attempt: Attempt) -> str | None:
-    """A signal, or the loss of another node; before the run began, nodes that do not meet are a failure."""
-    for line in log:
-        if line.startswith(STOPPED_BY):
-            return line.removeprefix(STOPPED_BY)
-        if line.startswith(LOST_A_NODE) and attempt.status:
-            return "the loss of another node"
-    return _signal_in(attempt.srun_status)
+    """A signal, or the loss of another node.
+
+    Neither counts where a node failed by itself: srun then ends the others with a signal, and they are left alone.
+    """
+    if attempt.gave_up:
+        return None
+    if _told(log, LOST_A_NODE):  # before the run began, nodes that do not meet are a failure
+        return "the loss of another node" if attempt.status else None
+    if any(_ended_by_itself(line) for line in log):
+        return None
+    return next(iter(_told(log, STOPPED_BY)), None) or _signal_in(attempt.srun_status)
+
+
+def _ended_by_itself(line: str) -> bool:
+    """Whether srun tells of a torchrun that could not start, or ended without a signal and without a word."""
+    found = re.match(r"srun: error: .*Exited with exit code (\d+)", line)
+    return found is not None and int(found[1]) < 128
 
 
 def _signal_in(srun_status: int) -> str | None:
@@ -106,22 +178,23 @@ def _signal_in(srun_status: int) -> str | None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m launch.after_run", description=__doc__)
     parser.add_argument("attempt", type=Path, help="folder with before.json and log")
+    parser.add_argument("--job", required=True, help="number of the job, the same over all its starts")
     parser.add_argument("--srun-status", type=int, required=True, help="exit status of srun")
-    parser.add_argument("--requeues", type=int, required=True, help="how often the job was queued again already")
-    parser.add_argument("--max-requeues", type=int, required=True, help="how often it may be")
+    parser.add_argument(
+        "--max-requeues", type=int, required=True, help="how often in a row it may start in vain: no newer checkpoint"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     """Prints the decision; the exit status."""
     arguments = _arguments()
-    folder, attempt = read_attempt(arguments.attempt, arguments.srun_status)
+    run, attempt = read_attempt(arguments.attempt, arguments.srun_status)
     status, why = decide(attempt)
-    if status == START_AGAIN and arguments.requeues >= arguments.max_requeues:
-        status, why = FAILED, f"{why}; queued again {arguments.requeues} times already: sbatch it again to go on"
     if status == START_AGAIN:
-        why += f"; queued again ({arguments.requeues + 1} of {arguments.max_requeues})"
-    print(f"{'error: ' if status == FAILED else ''}{folder}: {why}", flush=True)
+        status, then = bound(run, arguments.job, attempt, arguments.max_requeues)
+        why = f"{why}; {then}"
+    print(f"{'error: ' if status == FAILED else ''}{run.path}: {why}", flush=True)
     return status
 
 

@@ -27,12 +27,21 @@ def read_status(folder: RunFolder) -> dict[str, Any]:
         raise UserError(f"{folder.path / 'status.json'}: cannot be read ({error}); delete it") from None
 
 
+def newest_checkpoint(folder: RunFolder) -> int:
+    """Images seen of the newest checkpoint, from its name; 0 without one."""
+    return max((int(path.stem) for path in folder.checkpoints.glob("*.pt") if path.stem.isdecimal()), default=0)
+
+
 def main() -> int:
     """Writes the note; the exit status."""
     if len(sys.argv) < 2:
         raise UserError("usage: python -m launch.before_run NOTE [--section.field VALUE ...]")
     folder = RunFolder(parse_arguments(sys.argv[2:]).run.folder)
-    note = {"folder": str(folder.path.absolute()), "status": read_status(folder)}
+    note = {
+        "folder": str(folder.path.absolute()),
+        "status": read_status(folder),
+        "newest_checkpoint": newest_checkpoint(folder),
+    }
     Path(sys.argv[1]).write_text(json.dumps(note))
     return 0
 

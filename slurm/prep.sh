@@ -24,21 +24,14 @@
 
 set -uo pipefail
 
-fail() {
-    echo "error: $*" >&2
-    exit 1
-}
+# shellcheck source=slurm/environment.sh
+source slurm/environment.sh || { echo "error: $PWD is not the checkout: call sbatch from its root" >&2 && exit 1; }
 
-VENV=${VENV:-.venv}
-python=$VENV/bin/python
-for module in ${MODULES:-}; do
-    module load "$module" || fail "MODULES: $module cannot be loaded"
-done
-[[ -f data_prep/celeba.py ]] || fail "$PWD is not the checkout: call sbatch from its root"
-[[ -x $python ]] || fail "VENV=$VENV has no bin/python: run 'make .venv/ready', or set VENV to another environment"
-
-splits=(train valid test)
-arguments=("${@//SPLIT/${splits[${SLURM_ARRAY_TASK_ID:-0}]}}")
+arguments=("$@")
+if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+    splits=(train valid test)
+    arguments=("${@//SPLIT/${splits[SLURM_ARRAY_TASK_ID]:?--array=0-2: no such split}}")
+fi
 
 # The cores of the job, where SLURM does not bind it to them.
 exec "$python" -m data_prep.celeba --workers "${SLURM_CPUS_PER_TASK:-1}" "${arguments[@]}"

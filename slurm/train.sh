@@ -11,7 +11,7 @@
 #   VENV            the Python environment: a folder with bin/python, the same on every node (default: .venv)
 #   RANKS_PER_NODE  processes on each node (default: the GPUs the job got there, else 1)
 #   MODULES         environment modules to load first, such as "gcc cuda"
-#   MAX_REQUEUES    how often the job may queue itself again (default: 20)
+#   MAX_REQUEUES    how often in a row the job may start in vain, without a newer checkpoint (default: 20; 0: once)
 #   PREFLIGHT       if set, the ranks do not train: they say whether they would (launch.preflight)
 #   TORCHRUN_OPTIONS  more options for torchrun, such as "--numa-binding=node" on nodes with several sockets
 
@@ -25,7 +25,8 @@
 ##SBATCH --cpus-per-task=64
 ##SBATCH --exclusive --mem=0
 
-# Two minutes before the end the ranks are asked to write a checkpoint. Without "B:" it is they who hear it, not this script.
+# Two minutes before the end the ranks are asked to write a checkpoint, and have 100 seconds for it (see below). Without
+# "B:" it is they who hear it, not this script.
 #SBATCH --signal=USR2@120
 # After a node failure SLURM starts the job again under the same number, and the log goes on where it was.
 #SBATCH --requeue
@@ -33,22 +34,11 @@
 
 set -uo pipefail
 
-fail() {
-    echo "error: $*" >&2
-    exit 1
-}
-
-requeues=${SLURM_RESTART_COUNT:-0}
-VENV=${VENV:-.venv}
-python=$VENV/bin/python
+# shellcheck source=slurm/environment.sh
+source slurm/environment.sh || { echo "error: $PWD is not the checkout: call sbatch from its root" >&2 && exit 1; }
 RANKS_PER_NODE=${RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 MAX_REQUEUES=${MAX_REQUEUES:-20}
-
-for module in ${MODULES:-}; do
-    module load "$module" || fail "MODULES: $module cannot be loaded"
-done
-[[ -f dcgan_dist/train.py ]] || fail "$PWD is not the checkout: call sbatch from its root"
-[[ -x $python ]] || fail "VENV=$VENV has no bin/python: run 'make .venv/ready', or set VENV to another environment"
+starts_before=${SLURM_RESTART_COUNT:-0}
 
 # A mistake in the settings is told here, once, and not by every rank.
 attempt=$(mktemp -d) || fail "no room for temporary files on $(hostname)"
@@ -57,7 +47,7 @@ trap 'rm -rf "$attempt"' EXIT
 [[ -f $attempt/before.json ]] || exit 0 # --help or --print_config
 
 # Missing shards, a full disk: better known before all nodes start.
-if ((requeues == 0)) && [[ -z ${PREFLIGHT:-} ]]; then
+if ((starts_before == 0)) && [[ -z ${PREFLIGHT:-} ]]; then
     RANKS_PER_NODE=$RANKS_PER_NODE "$python" -m launch.preflight --quick "$@" || exit 1
 fi
 
@@ -66,16 +56,22 @@ head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # after a restart, ranks would read the addresses of the dead ones
 
+# How long torchrun waits for ranks that it has passed a signal on to; one may be in the middle of a score.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
+
 # What a crash leaves in the log: NCCL's own reason, the stack of every thread, and the last collectives of each rank.
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN} PYTHONFAULTHANDLER=1
 export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # no C++ stacks because one node left a second before another
 export TORCH_FR_BUFFER_SIZE=2000 TORCH_NCCL_DUMP_ON_TIMEOUT=1
 export TORCH_FR_DUMP_TEMP_FILE=${TORCH_FR_DUMP_TEMP_FILE:-/tmp/dcgan-$SLURM_JOB_ID-collectives-}
 
-# One task a node has all CPUs of the job there; srun would bind it to one, and forgets sbatch's --cpus-per-task.
+# One task a node has all CPUs of the job there; srun would bind it to one, and forgets sbatch's --cpus-per-task. It
+# takes the variables above along, also where the job was submitted with --export=NONE.
 [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-step=(srun --cpu-bind=none --kill-on-bad-exit=1)
-# step+=(--container-image=/path/to/image.sqsh --container-mounts="$PWD" --container-workdir="$PWD")
+step=(srun --export=ALL --cpu-bind=none --kill-on-bad-exit=1)
+# In a container (docs/cluster.md): VENV, the shards and the run folder must be mounted under the same paths as here.
+# mounts=$PWD,/path/to/VENV,/path/to/shards
+# step+=(--container-image=/path/to/image.sqsh --container-mounts="$mounts" --container-workdir="$PWD")
 
 # Restarts are for ranks that die: they go on from the last checkpoint without a new place in the queue.
 program=launch.rank restarts=3
@@ -83,17 +79,17 @@ program=launch.rank restarts=3
 # shellcheck disable=SC2086 # TORCHRUN_OPTIONS is a list of words
 "${step[@]}" "$python" -m launch.torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$RANKS_PER_NODE" \
-    --rdzv-backend c10d --rdzv-endpoint "$head_node:$port" --rdzv-id "$SLURM_JOB_ID-$requeues" \
+    --rdzv-backend c10d --rdzv-endpoint "$head_node:$port" --rdzv-id "$SLURM_JOB_ID-$starts_before" \
     --max-restarts $restarts --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2 \
     ${TORCHRUN_OPTIONS:-} -m $program "$@" 2>&1 | tee "$attempt/log"
 srun_status=${PIPESTATUS[0]}
 if [[ -n ${PREFLIGHT:-} ]]; then
-    ((srun_status == 0)) || fail "this job would fail; the table above says why"
+    ((srun_status == 0)) || fail "this job would fail; the log above says why"
     exit 0
 fi
 
 # How a run ended is in its status.json, not in an exit status: 0 done, 75 to be queued again, 1 failed.
-"$python" -m launch.after_run "$attempt" --srun-status "$srun_status" --requeues "$requeues" --max-requeues "$MAX_REQUEUES"
+"$python" -m launch.after_run "$attempt" --job "$SLURM_JOB_ID" --srun-status "$srun_status" --max-requeues "$MAX_REQUEUES"
 case $? in
     0) exit 0 ;;
     75) scontrol requeue "$SLURM_JOB_ID" || fail "SLURM does not take job $SLURM_JOB_ID back: sbatch it again to go on" ;;

@@ -82,6 +82,19 @@ def install() -> str | None:
     return f"SLURM is not installed, and apt-get could not install {', '.join(missing)}" if missing else None
 
 
+def _version() -> tuple[int, int]:
+    """SLURM's, such as (22, 5)."""
+    told = subprocess.run(
+        ["slurmd", "-V"], env={"PATH": SEARCH_PATH}, capture_output=True, text=True, check=True
+    ).stdout
+    major, minor = told.split()[-1].split(".")[:2]
+    return int(major), int(minor)
+
+
+class CannotStart(Exception):
+    """A daemon does not run on this machine; its reason."""
+
+
 class Cluster:
     """slurmctld and two slurmd, their files in `folder`."""
 
@@ -100,10 +113,24 @@ class Cluster:
         for name in ("state", *(f"spool.{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
         self.configuration.write_text(self._configuration_text())
+        if _version() >= (24, 5):  # older ones need no cgroups for this configuration, and do not know the word
+            (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         self._start_daemon("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        self.wait_until(lambda: self.idle_nodes() == set(NODES), "both nodes are idle", timeout=30)
+        self.wait_until(
+            lambda: bool(self._broken()) or self.idle_nodes() == set(NODES), "both nodes are idle", timeout=30
+        )
+        if reason := self._broken():
+            raise CannotStart(reason)
+
+    def _broken(self) -> str | None:
+        """The last word of a daemon that has ended, if one has."""
+        for name, daemon in self._daemons.items():
+            if daemon.poll() is not None:
+                words = (self.folder / f"{name}.out").read_text(errors="replace").strip()
+                return f"SLURM's daemon {name} ends: {words.rpartition(chr(10))[2]}"
+        return None
 
     def _configuration_text(self) -> str:
         nodes = [
@@ -164,6 +191,12 @@ class Cluster:
             if chosen(environment):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    def freeze_ranks(self) -> None:
+        """Stops the training where it is; SLURM wakes processes before it signals them."""
+        for pid, environment in self.processes():
+            if any(variable.startswith("RANK=") for variable in environment):
+                os.kill(pid, signal.SIGSTOP)
 
     def processes(self) -> Iterator[tuple[int, set[str]]]:
         """Every process of this cluster, known by the configuration in its environment."""
@@ -243,6 +276,15 @@ class Job:
         """Waits for its end, over all its starts; the state it ended in."""
         self.cluster.wait_until(lambda: self.field("JobState") not in UNFINISHED, f"job {self.number} ends", timeout)
         return self.field("JobState")
+
+    def minutes_running(self) -> int:
+        """Whole minutes since its last start."""
+        hours, minutes, _ = self.field("RunTime").split(":")
+        return 60 * int(hours) + int(minutes)
+
+    def limit_minutes(self, minutes: int) -> None:
+        """Sets the time that each of its starts may take."""
+        self.cluster.call("scontrol", "update", f"JobId={self.number}", f"TimeLimit={minutes}")
 
     def signal(self, name: str) -> None:
         """Sends a signal to the ranks and what started them, as --signal does before the time limit."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import SMALL, run_train
-from tests.slurm.cluster import Cluster, install
+from tests.slurm.cluster import CannotStart, Cluster, install
 
 TOTAL_IMAGES = 2560
 
@@ -22,6 +22,8 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         cluster.start()
         yield cluster
+    except CannotStart as error:
+        pytest.skip(str(error))
     finally:
         cluster.stop()
         assert not list(cluster.processes()), "processes outlived their cluster"

@@ -6,17 +6,17 @@ import random
 import re
 from pathlib import Path
 
-from tests.running import assert_same_tensors, checkpoints, load_checkpoint, metric_rows, read_status
+from tests.running import ROOT, assert_same_tensors, checkpoints, load_checkpoint, metric_rows, read_status
 from tests.slurm.cluster import NODES, Cluster, Job
 from tests.slurm.conftest import TOTAL_IMAGES
 
 Settings = tuple[str, ...]
 
 
-def start(cluster: Cluster, folder: Path, *settings: str) -> tuple[Job, Path]:
+def start(cluster: Cluster, folder: Path, *settings: str, options: tuple[str, ...] = ()) -> tuple[Job, Path]:
     """Submits a run."""
     run, script = folder / "run", ("slurm/train.sh", *settings, "--run.dir", folder / "run")
-    return cluster.submit(folder / "slurm.log", *script, options=("--nodes=2",)), run
+    return cluster.submit(folder / "slurm.log", *script, options=("--nodes=2", *options)), run
 
 
 def wait_for_a_random_step(job: Job, run: Path) -> None:
@@ -48,17 +48,25 @@ def test_two_nodes_train_the_networks_that_two_ranks_of_one_node_train(
     assert "on 2 rank(s) of cpu" in job.log()
 
 
-def test_a_job_warned_of_its_time_limit_and_then_queued_again_by_hand_ends_in_the_same_weights(
+def warning_of_the_script(seconds: int) -> str:
+    """What slurm/train.sh asks for before its time limit, so many seconds before it."""
+    (signal,) = re.findall(r"^#SBATCH --signal=(\S+)@120$", (ROOT / "slurm" / "train.sh").read_text(), re.MULTILINE)
+    return f"--signal={signal}@{seconds}"
+
+
+def test_a_job_out_of_time_and_then_queued_again_by_hand_ends_in_the_same_weights(
     cluster: Cluster, settings: Settings, undisturbed: Path, tmp_path: Path
 ) -> None:
-    job, run = start(cluster, tmp_path, *settings)
+    job, run = start(cluster, tmp_path, *settings, options=(warning_of_the_script(seconds=59),))
     wait_for_a_random_step(job, run)
-    job.signal("USR2")
+    cluster.freeze_ranks()  # SLURM looks at limits every half minute
+    job.limit_minutes(1 + job.minutes_running())
     job.wait_until(lambda: job.restarts == 1, "it queues itself again")
+    job.limit_minutes(10)
     stopped = read_status(run)
     assert stopped["status"] == "preempted"
     assert checkpoints(run)[-1].stem == f"{stopped['images_seen']:09d}"
-    assert f"{run}: stopped by SIGUSR2 at {stopped['images_seen']} images; queued again (1 of 20)" in job.log()
+    assert f"{run}: stopped by SIGUSR2 at {stopped['images_seen']} images; queued again\n" in job.log()
 
     wait_for_a_random_step(job, run)
     assert f"{stopped['images_seen']} images were seen before" in job.log()
@@ -86,7 +94,7 @@ def test_a_signal_before_the_first_image_starts_the_job_again_and_scancel_ends_i
     job.signal("USR2")
     job.wait_until(lambda: job.restarts == 1, "it is queued again")
     # Where one node's torchrun was killed, srun terminates the others.
-    assert re.search(r"stopped by SIG(USR2|TERM) before it began; queued again \(1 of 20\)", job.log()), job.log()
+    assert re.search(r"stopped by SIG(USR2|TERM) before it began; queued again \(1 of 20 without", job.log()), job.log()
     cluster.call("scancel", job.number)
     assert job.wait() == "CANCELLED"
     assert job.restarts == 1
@@ -119,6 +127,17 @@ def test_a_mistake_that_only_ranks_can_find_fails_the_job_once(
     assert job.restarts == 0
     assert job.log().count("error: data.global_batch_size = 1: 2 ranks need") == len(NODES)
     assert job.last_line().startswith(f"error: {run}: data.global_batch_size = 1: 2 ranks need")
+    assert not run.exists()
+
+
+def test_ranks_that_fail_on_one_node_fail_the_job_once(cluster: Cluster, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('RANK') == '1': os._exit(3)\n")
+    options = (f"--export=ALL,PYTHONPATH={tmp_path},TORCHRUN_OPTIONS=--max-restarts=0",)
+    job, run = start(cluster, tmp_path, *settings, options=options)
+    assert job.wait(timeout=60) == "FAILED"
+    assert job.restarts == 0
+    assert re.search("stopped by SIGTERM|another node is gone", job.log()), job.log()  # the other one, because of this
+    assert job.last_line().endswith("ended before the run began (rank 1 failed first, with status 3)")
     assert not run.exists()
 
 
