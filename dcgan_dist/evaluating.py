@@ -18,16 +18,16 @@ from rich.table import Table
 from dcgan_dist.data.loader import open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
+from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
+from dcgan_dist.errors import RunFailed, UserError
 from dcgan_dist.generating.chunks import Workforce
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
-from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, Stage
+from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, Stage, assert_installed
 from dcgan_dist.metrics.image_sets import Report
 from dcgan_dist.metrics.inception import download_weights, find_weights, missing_weights
 from dcgan_dist.metrics.scores_file import ScoreRow, append_scores, newest_comparable, read_scores
 from dcgan_dist.tracking.console import set_up_logging
-from dcgan_dist.trained import Trained, load_trained
+from dcgan_dist.trained import Trained, load_on_every_rank
 
 DEFAULT_NUM_IMAGES = 8192
 
@@ -52,15 +52,21 @@ class Request:
 def evaluate(request: Request) -> int:
     """Scores a checkpoint on all ranks and writes down what came out; the exit status.
 
-    Raises UserError, the same on every rank.
+    Raises UserError, the same on every rank, and RunFailed on rank 0 if the scores cannot be written down.
     """
     world = World.connect()
+    set_up_logging(world.rank)
+    keep_freed_memory()
     try:
-        set_up_logging(world.rank)
-        keep_freed_memory()
         _evaluate(request, world)
-    finally:
+    except (UserError, RunFailed):
         world.close()
+        raise
+    except Exception as error:
+        if not is_lost_connection(error):
+            raise
+        leave_after_the_culprit(world, error)
+    world.close()
     return 0
 
 
@@ -68,8 +74,8 @@ def _evaluate(request: Request, world: World) -> None:
     cores = take_share_of_cores(world)
     workforce = Workforce.of(world, cores)
     weights = _weights(request, world)
+    trained = load_on_every_rank(request.checkpoint, world, request.ema)
     with world.together():
-        trained = load_trained(request.checkpoint, world.device, request.ema)
         evaluator = _evaluator(request, trained, weights, workforce, cores)
         protocols = [evaluator.protocol(metric) for metric in evaluator.metrics]
         others = [[newest_comparable(run, protocol) for run in request.compare] for protocol in protocols]
@@ -85,7 +91,9 @@ def _evaluate(request: Request, world: World) -> None:
     rows = [score.row(trained.images_seen, network) for score in scores]
     try:
         rows = append_scores(out, rows, trained.path.name, during_training=False)
-    finally:  # a disk that is full by now takes no line; what was computed is shown all the same
+    except OSError as error:
+        raise RunFailed(f"{out}: takes no more lines ({error.strerror}); the scores are shown, not kept") from None
+    finally:
         _show(request, trained, scores, rows, others)
     _mention_unlike(earlier, rows)
     print(f"appended to {out}", file=sys.stderr)
@@ -100,13 +108,16 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
     manifest = read_manifest(Path(data.shards))
     if workforce.world.is_main and manifest.fingerprint != trained.contents["dataset_fingerprint"]:
         print(f"note: the images in {data.shards} are not those of the training", file=sys.stderr)
+    metrics = _metrics(request.metrics, weights)
+    assert_installed(metrics)
     shards = MappedShards(Path(data.shards), manifest)
+    shards.verify(workforce.world.local_rank, workforce.world.local_size)  # what is computed of them is kept
     return Evaluator(
         data=data,
         manifest=manifest,
         source=open_decoder(data, shards, workforce.world, cores),
         latent_size=trained.config.model.latent_size,
-        metrics=_metrics(request.metrics, weights),
+        metrics=metrics,
         num_images=_num_images(request.num_images, manifest.samples, data.shards),
         seed=request.seed,
         weights=weights,
@@ -115,18 +126,23 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
 
 
 def _weights(request: Request, world: World) -> Path | None:
-    """The given or cached weights; they are downloaded, once a node, only for a metric that is asked for by name."""
+    """The given or cached weights, on every rank or on none.
+
+    They are downloaded, once a node, only for a metric that is asked for by name.
+    """
     weights = None
     with world.together():
         weights = find_weights(request.weights)
     wanted = bool(set(request.metrics or ()) & set(WITH_WEIGHTS))
-    if wanted and world.any(weights is None):
-        if weights is None and world.local_rank == 0:
-            print("downloading the Inception weights, 92 MB", file=sys.stderr)
-            download_weights()
-        world.gather_objects(None)  # the others wait for it
-        weights = find_weights(None)
-    return weights
+    if not world.any(weights is None):
+        return weights
+    if not wanted:
+        return None
+    if weights is None and world.local_rank == 0:
+        print("downloading the Inception weights, 92 MB", file=sys.stderr)
+        download_weights()
+    world.gather_objects(None)  # the others wait for it
+    return weights or find_weights(None)
 
 
 def _metrics(asked: tuple[Metric, ...] | None, weights: Path | None) -> tuple[Metric, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dcgan_dist.checkpoint import SUFFIX, read_verified
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
@@ -45,7 +46,21 @@ def load_trained(path: Path, device: torch.device, ema: bool | None = None) -> T
     `ema`: the generator's average (True), the generator itself (False), or the average if there is one (None).
     Raises UserError if there is no such file, it is damaged, or it holds no average and one is asked for.
     """
-    file, content = _read(path)
+    return _build(*_read(path), device, ema)
+
+
+def load_on_every_rank(path: Path, world: World, ema: bool | None = None) -> Trained:
+    """The same, as rank 0 reads it: while the run still trains, the newest checkpoint changes from moment to moment."""
+    found = None
+    with world.together():
+        found = _read(path) if world.is_main else None
+    file, content = world.broadcast_object(found)
+    with world.together():
+        return _build(file, content, world.device, ema)
+    raise AssertionError("together() raises on every rank or on none")
+
+
+def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -> Trained:
     contents = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if ema and not contents["ema"]:
         raise UserError(f"{file}: holds no moving average (ema.half_life_images was 0); use --no-ema")
@@ -67,10 +82,15 @@ def load_trained(path: Path, device: torch.device, ema: bool | None = None) -> T
 
 def _read(path: Path) -> tuple[Path, bytes]:
     """A verified checkpoint file; of a folder the newest that is good."""
-    if path.is_file():
-        return path, read_verified(path)
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    newest_first = sorted(folder.glob(f"[0-9]*{SUFFIX}"), reverse=True)
+    try:
+        if path.is_file():
+            return path, read_verified(path)
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        newest_first = sorted(folder.glob(f"[0-9]*{SUFFIX}"), reverse=True)
+    except OSError as error:  # a name too long, a folder that is closed
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a checkpoint or the folder of a run"
+        ) from None
     problems = []
     for file in newest_first:
         try:

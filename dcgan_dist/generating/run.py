@@ -16,7 +16,7 @@ from dcgan_dist.generating.outputs import prepare_place
 from dcgan_dist.generating.studio import Studio
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.prepare import Data
-from dcgan_dist.trained import load_trained
+from dcgan_dist.trained import load_on_every_rank
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,10 +71,8 @@ def _attribute(studio: Studio, data: Data, latents: Latents, arguments: argparse
 
 def _open_studio(checkpoint: Path, ema: bool | None, world: World, cores: int) -> Studio:
     """The checkpoint's networks on every rank, and what they are; UserError, on every rank, if they cannot be had."""
-    with world.together():
-        trained = load_trained(checkpoint, world.device, ema)
-        if world.is_main:
-            network = "the generator's average" if trained.averaged else "the generator"
-            print(f"{trained.path}: {network} after {trained.images_seen} images")
-        return Studio(trained, Workforce.of(world, cores))
-    raise AssertionError("together() raises on every rank or on none")
+    trained = load_on_every_rank(checkpoint, world, ema)
+    if world.is_main:
+        network = "the generator's average" if trained.averaged else "the generator"
+        print(f"{trained.path}: {network} after {trained.images_seen} images")
+    return Studio(trained, Workforce.of(world, cores))

@@ -42,9 +42,9 @@ def best_score(rows: list[ScoreRow], metric: str, protocol_key: str) -> ScoreRow
 
 
 def newest_comparable(place: Path, protocol: Protocol) -> ScoreRow:
-    """The newest score of a metric in a run folder, or a scores.jsonl, to show beside one taken under `protocol`.
+    """The newest score under `protocol` in a run folder, or a scores.jsonl, to show beside another such.
 
-    Raises UserError if there is none, or it was taken under another protocol.
+    Raises UserError if there is none; then it says in what the newest one of the same metric is different.
     """
     path = place / "scores.jsonl" if place.is_dir() else place
     rows = [row for row in (read_scores(path) if path.is_file() else []) if row["metric"] == protocol.metric]
@@ -52,9 +52,11 @@ def newest_comparable(place: Path, protocol: Protocol) -> ScoreRow:
         raise UserError(
             f"{place}: has no {protocol.metric} to compare with; python -m dcgan_dist.evaluate --checkpoint {place}"
         )
-    if unlike := differences(protocol.as_dict(), rows[-1]["protocol"]):
+    alike = [row for row in rows if row["protocol_key"] == protocol.key]
+    if not alike:
+        unlike = differences(protocol.as_dict(), rows[-1]["protocol"])
         raise UserError(
             f"{protocol.metric} of {place} is of another protocol and cannot be compared: {'; '.join(unlike)}; "
             "evaluate both in the same way"
         )
-    return rows[-1]
+    return alike[-1]

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,12 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.engine import open_update
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision, PrecisionName
+from dcgan_dist.metrics import inception
 from dcgan_dist.sampling import FixedLatentSampler
 from dcgan_dist.state import TrainState, initial_state
 from dcgan_dist.stop import StopRequest
 from dcgan_dist.tracking.metric_window import MetricWindow
+from tests.unit.test_metrics import FixedFeatures, decoded, draw, feature_evaluator
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, 0, 1, CPU)
@@ -389,6 +392,18 @@ def the_averages_statistics_are_measured_alike_on_any_ranks(world: World) -> Non
     assert (found[0]["project.1.running_mean"] != 0).all()
 
 
+def fid_and_kid_are_those_of_one_rank(world: World) -> None:
+    together = Path(world.broadcast_object(tempfile.mkdtemp()))
+    with patch.object(inception, "load_network", lambda path, device: FixedFeatures()):
+        found = [
+            feature_evaluator(folder, each, decoded).score(draw, with_floor=True)
+            for folder, each in ((together, world), (Path(tempfile.mkdtemp()), ALONE))
+        ]
+    for one, other in zip(*found, strict=True):
+        assert one.protocol.key == other.protocol.key
+        assert (one.value, one.floor) == (other.value, other.floor)
+
+
 # --- self-check -------------------------------------------------------------------------------------------------------
 
 
@@ -479,6 +494,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     a_stop_file_and_a_time_limit_stop_all_ranks,
     figures_are_means_over_the_images_of_all_ranks,
     the_averages_statistics_are_measured_alike_on_any_ranks,
+    fid_and_kid_are_those_of_one_rank,
     a_rank_with_other_weights_is_named,
     ranks_with_the_same_latents_are_named,
     every_rank_caches_every_image,

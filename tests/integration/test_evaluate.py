@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from dcgan_dist import evaluating
+from dcgan_dist.errors import RunFailed, UserError
+from dcgan_dist.evaluate import _request, build_parser
 from tests.integration.conftest import EQUIVALENCE
 from tests.running import (
     Finished,
@@ -124,19 +129,52 @@ WRONG_USAGE = {
     "no such weights": (("--checkpoint", "{run}", "--inception-weights", "{tmp}/none"), "no such file of Inception"),
     "place that is a file": (("--checkpoint", "{run}", "--out", "{run}/status.json/x"), "cannot be written"),
     "nothing to compare with": (("--checkpoint", "{run}", "--compare", "{tmp}"), "has no swd to compare with"),
+    "damaged shards": (("--checkpoint", "{run}", "--shards", "{tmp}/damaged"), "python -m data_prep.verify"),
+    "name that no file can have": (("--checkpoint", "x" * 300), "cannot be read"),
 }
 
 
+def evaluate_here(*arguments: object) -> int:
+    """The command in this process, on one rank."""
+    parsed = build_parser().parse_args([*map(str, arguments)])
+    return evaluating.evaluate(_request(parsed, evaluating.Request))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Lets the command run in this process and leaves no trace of it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    before, handlers = torch.get_num_threads(), logging.root.handlers[:]
+    yield
+    torch.set_num_threads(before)
+    logging.root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("case", WRONG_USAGE)
-def test_wrong_usage_ends_with_one_line(case: str, run: Path, tmp_path: Path) -> None:
+def test_wrong_usage_ends_with_one_line(case: str, run: Path, shards: Path, tmp_path: Path) -> None:
+    tar = next(Path(shutil.copytree(shards, tmp_path / "damaged")).glob("*.tar"))
+    content = bytearray(tar.read_bytes())
+    content[len(content) // 2] ^= 1
+    tar.write_bytes(content)
     arguments, expected = WRONG_USAGE[case]
-    filled = [text.format(tmp=tmp_path, run=run) for text in arguments]
-    command = [sys.executable, "-m", COMMAND, *filled]
-    result = run_command(command, env={"TORCH_HOME": str(tmp_path)})
-    assert result.returncode == 2, result
-    (error,) = user_errors(result)
-    assert expected in error
-    assert "Traceback" not in result.stderr
+    with pytest.raises(UserError) as caught:
+        evaluate_here(*(text.format(tmp=tmp_path, run=run) for text in arguments))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("here")
+def test_scores_that_the_disk_does_not_take_are_shown_all_the_same(
+    run: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluating, "append_scores", full)
+    with pytest.raises(RunFailed, match="No space left on device"):
+        evaluate_here("--checkpoint", run, "--shards", shards, "--num-images", 4, "--metrics", "swd")
+    assert "swd" in capsys.readouterr().out
 
 
 # --- during training --------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dcgan_dist import evaluating
+from dcgan_dist.config import DataConfig
 from dcgan_dist.counter_random import normal
+from dcgan_dist.data.loader import PixelSource
+from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.generating.chunks import Workforce
-from dcgan_dist.metrics import inception
+from dcgan_dist.metrics import evaluation, inception
 from dcgan_dist.metrics.cache import RealCache
+from dcgan_dist.metrics.evaluation import Evaluator, assert_installed
+from dcgan_dist.metrics.image_sets import random_order
 from dcgan_dist.metrics.ms_ssim import mean_similarity, scale_weights
 from dcgan_dist.metrics.protocol import Protocol, differences
 from dcgan_dist.metrics.scores_file import append_scores, best_score, drop_scores_after, newest_comparable, read_scores
@@ -234,6 +243,72 @@ def test_kid_draws_its_subsets_from_the_seed(monkeypatch: pytest.MonkeyPatch, fe
     assert first == again != other
 
 
+REAL = images(200, 32, 1)
+
+
+def feature_evaluator(folder: Path, world: World, source: PixelSource) -> Evaluator:
+    """FID and KID of 100 images against 100 of `REAL`; put `FixedFeatures` in the network's place."""
+    weights = folder / "weights.pth"
+    weights.write_bytes(b"of the feature network")
+    manifest = Manifest("celeba", "all", 0, len(REAL), (32, 32), (32, 32), (), ())
+    data = DataConfig(shards=str(folder), image_size=32, decoder="pillow")
+    return Evaluator(data, manifest, source, 8, ("fid", "kid"), 100, 5, weights, Workforce(world, workers=1))
+
+
+def decoded(batches: Iterable[Iterable[int]]) -> Iterator[Tensor]:
+    return (REAL[list(batch)].permute(0, 2, 3, 1) for batch in batches)
+
+
+def draw(latents: Tensor) -> Tensor:
+    """Plain areas of many colours: uint8 [n, 3, 32, 32]."""
+    return (127 + 100 * latents[:, :3].tanh()).to(torch.uint8)[:, :, None, None].expand(-1, -1, 32, 32)
+
+
+def test_fid_and_kid_are_of_drawn_and_real_features_beside_a_floor_and_the_real_ones_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inception, "load_network", lambda path, device: FixedFeatures())
+    scores = feature_evaluator(tmp_path, ALONE, decoded).score(draw, with_floor=True)
+    order = random_order(5, len(REAL))
+    drawn = draw(normal(5, "evaluation latents", 0, 100, 8, CPU))
+    real, others, made = (FixedFeatures()(side)[0] for side in (REAL[order[:100]], REAL[order[100:]], drawn))
+    fid, kid = scores
+    assert fid.value == pytest.approx(inception.frechet_distance(real, made), rel=1e-5)
+    assert kid.value == pytest.approx(inception.kernel_distance(real, made, 5)[0], rel=1e-5)
+    assert fid.floor == pytest.approx(inception.frechet_distance(real, others), rel=1e-5)
+    assert kid.floor == pytest.approx(inception.kernel_distance(real, others, 5)[0], rel=1e-5)
+    assert fid.floor_images == 100
+    expected = hashlib.sha256(b"of the feature network").hexdigest()
+    assert [score.protocol.details["weights_sha256"] for score in scores] == [expected] * 2
+
+    def unreadable(batches: Iterable[Iterable[int]]) -> Iterator[Tensor]:
+        raise AssertionError("what was computed of the real images is kept")
+
+    assert feature_evaluator(tmp_path, ALONE, unreadable).score(draw, with_floor=True) == scores
+
+
+def test_weights_that_only_some_nodes_have_are_used_by_none_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithOthers(World):
+        def any(self, flag: bool) -> bool:
+            return True  # another node has none
+
+    monkeypatch.setattr(evaluating, "find_weights", lambda given: tmp_path)
+    asked = evaluating.Request(tmp_path, None, None, None, 0, None, None, None, None, (), False)
+    assert evaluating._weights(asked, ALONE) == tmp_path
+    assert evaluating._weights(asked, WithOthers(0, 1, 0, 1, CPU)) is None
+    by_name = dataclasses.replace(asked, metrics=("fid",))
+    assert evaluating._weights(by_name, WithOthers(0, 1, 0, 1, CPU)) == tmp_path
+
+
+def test_a_library_that_is_missing_is_told_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    assert_installed(["swd"])
+    with pytest.raises(UserError, match=r"ms_ssim needs torchmetrics; pip install 'dcgan_dist\[after\]'"):
+        assert_installed(["swd", "ms_ssim"])
+
+
 def test_weights_that_are_not_there_are_told_with_the_place_to_put_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +342,7 @@ def protocol(**changes: Any) -> Protocol:
     return Protocol(**({**named, "num_images": 100, "seed": 0, "details": {"levels": [32, 16]}} | changes))
 
 
-def score_row(images_seen: int, value: float, key: str) -> dict[str, object]:
+def score_row(images_seen: int, value: float, key: str = protocol().key) -> dict[str, object]:
     named = {"images_seen": images_seen, "metric": "swd", "value": value}
     return {**named, "protocol": protocol().as_dict(), "protocol_key": key}
 
@@ -297,9 +372,11 @@ def test_scores_after_the_checkpoint_are_dropped_and_torn_lines_ignored(tmp_path
 
 
 def test_scores_of_unlike_protocols_are_not_compared(tmp_path: Path) -> None:
-    append_scores(tmp_path / "scores.jsonl", [score_row(10, 3.0, "k")], "x.pt", during_training=False)
+    other = protocol(num_images=50)
+    newer = score_row(20, 2.0, other.key) | {"protocol": other.as_dict()}
+    append_scores(tmp_path / "scores.jsonl", [score_row(10, 3.0), newer], "x.pt", during_training=False)
     assert newest_comparable(tmp_path, protocol())["value"] == 3.0
-    with pytest.raises(UserError, match="num_images is 7 and was 100"):
+    with pytest.raises(UserError, match="num_images is 7 and was 50"):
         newest_comparable(tmp_path, protocol(num_images=7))
     with pytest.raises(UserError, match="has no fid"):
         newest_comparable(tmp_path, protocol(metric="fid"))
