@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises UserError for a checkpoint or folder that cannot be used, RunFailed if an exported network draws otherwise.
     """
     out: Path = arguments.out
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out}: a new folder's name is expected, such as exported/demo")
     trained = load_trained(arguments.checkpoint, torch.device("cpu"), arguments.ema)
     network = "the generator's average" if trained.averaged else "the generator"
     print(f"{trained.path}: {network} after {trained.images_seen} images")

@@ -126,8 +126,13 @@ def test_wrong_places_and_files_are_told_in_a_line(finished_run: Path, tmp_path:
         export(finished_run, tmp_path / "file", "safetensors")
     with pytest.raises(UserError, match="not empty"):
         export(finished_run, tmp_path, "safetensors")
+    for name in (".", "..", "/"):
+        with pytest.raises(UserError, match="a new folder's name is expected"):
+            export(finished_run, Path(name), "safetensors")
     with pytest.raises(UserError, match="no checkpoint there"):
         export(tmp_path / "nowhere", tmp_path / "out", "safetensors")
+    with pytest.raises(UserError, match="cannot be read"):
+        export(tmp_path / ("x" * 300), tmp_path / "out", "safetensors")
     for path, said in ((tmp_path / "file", "is not a generator"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(UserError, match=said):
             load(path)
