@@ -88,21 +88,22 @@ def _checked_probe(studio: Studio, data: Data, attribute: str) -> Probe:
 def pick_cases(margins: Tensor, attribute: str, seed: int) -> list[Groups]:
     """Groups of three for every case, from the images that show the attribute most and least clearly.
 
-    The third group is of any images that do not show it. Raises UserError if too few do, or too few do not.
+    The third group is of any other images that do not show it. Raises UserError if too few do, or too few do not.
     """
     clearest = margins.argsort(descending=True, stable=True)
     shows, lacks = clearest[: int((margins > 0).sum())], clearest.flip(0)[: int((margins <= 0).sum())]
-    if min(len(shows), len(lacks)) < GROUP:
+    if len(shows) < GROUP or len(lacks) < 2 * GROUP:
         raise UserError(
             f"--arithmetic {attribute}: of {len(margins)} generated images {len(shows)} show it and {len(lacks)} do "
-            f"not, {GROUP} of each are needed; choose another attribute"
+            f"not, {GROUP} and {2 * GROUP} are needed; choose another attribute"
         )
     cases = []
     for case in range(CASES):
         random = torch.Generator().manual_seed(stream_seed(seed, "arithmetic groups", case))
         pools = (shows[:CLEAREST], lacks[:CLEAREST], lacks)
-        first, second, third = (pool[torch.randperm(len(pool), generator=random)[:GROUP]].tolist() for pool in pools)
-        cases.append((first, second, third))
+        first, second, rest = (pool[torch.randperm(len(pool), generator=random)].tolist() for pool in pools)
+        second = second[:GROUP]
+        cases.append((first[:GROUP], second, [image for image in rest if image not in second][:GROUP]))
     return cases
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
+from dcgan_dist.config import DataConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
-from dcgan_dist.generating.arithmetic import CASES, parse_groups, pick_cases
+from dcgan_dist.generating import arithmetic
+from dcgan_dist.generating.arithmetic import CASES, groups_with_attribute, parse_groups, pick_cases, save_arithmetic
 from dcgan_dist.generating.chunks import CHUNK, Workforce
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.latents import (
@@ -29,6 +35,8 @@ from dcgan_dist.generating.latents import (
 )
 from dcgan_dist.generating.outputs import npz_file, png_folder, save
 from dcgan_dist.generating.probe import balanced_accuracy, fit_probe
+from dcgan_dist.generating.studio import Studio
+from dcgan_dist.trained import Trained
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
@@ -190,9 +198,54 @@ def test_groups_are_of_images_that_show_the_attribute_and_that_do_not() -> None:
     assert pick_cases(margins, "Smiling", seed=1) != cases
 
 
-def test_an_attribute_that_is_hardly_drawn_is_refused() -> None:
-    with pytest.raises(UserError, match="2 show it and 398 do not"):
-        pick_cases(torch.tensor([1.0, 1.0] + 398 * [-1.0]), "Bald", seed=0)
+def test_the_third_group_has_no_image_of_the_second() -> None:
+    for _, second, third in pick_cases(torch.tensor(394 * [1.0] + 6 * [-1.0]), "Smiling", seed=0):
+        assert sorted(second + third) == list(range(394, 400))
+
+
+@pytest.mark.parametrize(("shows", "lacks"), [(2, 398), (395, 5)])
+def test_an_attribute_that_is_hardly_drawn_or_hardly_missing_is_refused(shows: int, lacks: int) -> None:
+    with pytest.raises(UserError, match=f"{shows} show it and {lacks} do not"):
+        pick_cases(torch.tensor(shows * [1.0] + lacks * [-1.0]), "Bald", seed=0)
+
+
+class Lamp(nn.Module):
+    """A generator of plain images, as bright as their latent's first number says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dimmer = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return (self.dimmer * latents[:, :1, None, None]).tanh().expand(-1, 3, 32, 32)
+
+
+def test_an_attribute_is_moved_by_the_difference_of_two_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    real = torch.randint(0, 256, (400, 1, 1, 1), dtype=torch.uint8).expand(-1, 32, 32, 3)
+    data: Any = SimpleNamespace(
+        manifest=SimpleNamespace(samples=len(real)),
+        shards=SimpleNamespace(folder=Path("shards")),
+        decode=lambda batches: (real[list(batch)] for batch in batches),
+    )
+    monkeypatch.setattr(arithmetic, "attribute_labels", lambda *_: real[:, 0, 0, 0] > 160)
+    generator: Any = Lamp()
+    config = TrainConfig(data=DataConfig(image_size=32))
+    trained = Trained(Path("x.pt"), config, 1, generator, True, Discriminator(32, 8, True).eval(), {})
+    studio, latents = Studio(trained, Workforce.of(ALONE, 2)), independent(0, 16)
+
+    rows = groups_with_attribute(studio, data, "Bright", latents, seed=0, num_rows=2)
+    (counts,) = re.findall(r"in (\d+) cases, it shows in (\d+) of them and did in (\d+)", capsys.readouterr().out)
+    cases, shown, before = map(int, counts)
+    assert (cases, before) == (CASES, 0)
+    assert shown > 0.9 * CASES
+
+    save_arithmetic(studio, latents, rows, ("Bright", "without", "without"), 0, tmp_path / "sum.png")
+    picture = Image.open(tmp_path / "sum.png").convert("L")
+    first, mean_of_third, total = (picture.getpixel(place) for place in ((56, 78), (356, 403), (606, 303)))
+    assert min(first, total) > 160 > mean_of_third  # type: ignore[type-var, operator]
 
 
 def test_groups_are_read_as_they_are_written_in_the_paper() -> None:
