@@ -18,3 +18,8 @@ def end_with_launcher() -> None:
     library = ctypes.CDLL(None)
     if "TORCHELASTIC_RUN_ID" in os.environ and hasattr(library, "prctl"):  # Linux only
         library.prctl(_PRCTL_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def is_restart() -> bool:
+    """Whether torchrun or SLURM runs the same command again."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any, BinaryIO, Literal
 
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import write_text
+from dcgan_dist.launcher import is_restart
 
 Status = Literal["running", "done", "preempted", "failed"]
 
+log = logging.getLogger(__name__)
+
+RESTART_PATIENCE_SECONDS = 180.0  # less than the 300 for which the other ranks wait meanwhile
 
 _held: dict[Path, BinaryIO] = {}  # locked until the process ends, however it ends
 
@@ -104,14 +109,11 @@ class RunFolder:
         if path in _held:
             return
         file = path.open("wb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # A rank of the start before may still be ending, or a dead node's lock may not have expired.
+        if not _lock_within(file, RESTART_PATIENCE_SECONDS if is_restart() else 0.0):
             raise UserError(
                 f"run.dir = {self.path}: another process is training there; wait for it, or choose another folder"
-            ) from None
-        except OSError:  # some network file systems have no locks
-            return
+            )
         _held[path] = file
 
     def _delete_half_written(self) -> None:
@@ -134,3 +136,25 @@ class RunFolder:
         """Says how the run stands, for people, scripts and schedulers."""
         content = {"status": status, "images_seen": images_seen, "reason": reason, "updated": time.time()}
         write_text(self.path / "status.json", json.dumps(content) + "\n")
+
+
+def _lock_within(file: BinaryIO, seconds: float) -> bool:
+    """Whether a file could be locked within `seconds`; yes on network file systems that know no locks."""
+    deadline, told = time.monotonic() + seconds, False
+    with contextlib.suppress(OSError):
+        while not _try_lock(file):
+            if time.monotonic() >= deadline:
+                return False
+            if not told:
+                log.warning("another process still holds %s: waiting %.0f seconds for its end", file.name, seconds)
+            told = True
+            time.sleep(1)
+    return True
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
