@@ -1,36 +1,37 @@
-"""What a node can be asked before a run without starting a rank: software, GPUs, data, disk, W&B, time. No torch here.
+"""What a node can be asked before a run without starting a rank: software, cores, GPUs, data, W&B, time. No torch.
 
 Each function asks one thing and answers with a `Check`; none raises for what it finds.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import itertools
 import math
 import os
 import platform
-import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlparse
+from urllib.parse import ParseResult, urlparse
 
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.errors import UserError
-from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.tracking.weights_and_biases import choose_mode
 
 Status = Literal["ok", "warn", "fail"]
 
-PROBE_BYTES = 32 << 20
-SLOW_WRITE_MIB_A_SECOND = 20
+NO_GPU = ("", "-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES
+TORCH_TIMEOUT_SECONDS = 120
 WANDB_HOST = "https://api.wandb.ai"
 WANDB_TIMEOUT_SECONDS = 5.0
 
@@ -64,18 +65,47 @@ def _version(package: str) -> str:
         return f"no {package}"
 
 
+def check_cpus(ranks: int) -> Check:
+    """The cores that so many ranks of this node share."""
+    cores = len(os.sched_getaffinity(0))
+    if cores < ranks:
+        how = "--cpus-per-task=N for sbatch" if "SLURM_JOB_ID" in os.environ else "taskset, or fewer ranks"
+        return Check("CPUs", "warn", f"{cores} for {ranks} ranks", f"each rank decodes and launches kernels: {how}")
+    return Check("CPUs", "ok", str(cores))
+
+
 def check_gpus(ranks: int) -> Check:
-    """The GPUs that nvidia-smi sees, for so many ranks on this node."""
-    gpus = _nvidia_smi()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = len(gpus) if visible is None else len([name for name in visible.split(",") if name])
-    if not gpus or not count:
+    """The GPUs of this node, for so many ranks, and whether torch can use them."""
+    gpus, given = _nvidia_smi(), int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
+    count = min(len(gpus), _most_visible_gpus())
+    if not count and not given:
         how = "--gpus-per-node=N for sbatch" if "SLURM_JOB_ID" in os.environ else "nvidia-smi, CUDA_VISIBLE_DEVICES"
         return Check("GPUs", "warn", "none: ranks compute on the CPU", f"if there should be some: {how}")
-    found = f"{count} x {gpus[0]}"
-    if count < ranks:
+    found = f"{count} x {gpus[0]}" if count else f"{given} from SLURM"
+    if problem := why_torch_cannot_use_gpus():
+        return Check(
+            "GPUs", "fail", f"{found}, but torch cannot use them: {problem}", "the driver, torch's build, cgroups"
+        )
+    if (count or given) < ranks:
         return Check("GPUs", "warn", f"{found} for {ranks} ranks", "ranks will share them; start one rank a GPU")
     return Check("GPUs", "ok", found)
+
+
+def _most_visible_gpus() -> float:
+    """How many GPUs CUDA_VISIBLE_DEVICES lets through; CUDA stops at the first name that is none."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return math.inf
+    return len(list(itertools.takewhile(lambda name: name not in NO_GPU, visible.split(","))))
+
+
+def why_torch_cannot_use_gpus() -> str | None:
+    """The reason, asked of another process: a CUDA context here would take memory from the ranks."""
+    program = [sys.executable, "-c", "import torch; torch.cuda.init(); assert torch.cuda.device_count(), 'none found'"]
+    try:
+        result = subprocess.run(program, capture_output=True, text=True, check=False, timeout=TORCH_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {TORCH_TIMEOUT_SECONDS} seconds"
+    return result.stderr.strip().rpartition("\n")[2] if result.returncode else None
 
 
 def _nvidia_smi() -> list[str]:
@@ -96,68 +126,10 @@ def check_shards(config: TrainConfig) -> Check:
         MappedShards(folder, manifest)
     except UserError as error:
         return Check("shards", "fail", str(error), "every node must see the same shards under the same path")
-    return Check("shards", "ok", f"{manifest.samples} images of {manifest.dataset}, {manifest.fingerprint[:12]}")
-
-
-def check_run_folder(config: TrainConfig) -> list[Check]:
-    """That the run folder can be written, how fast, and that the checkpoints will fit."""
-    folder = RunFolder(config.run.folder)
-    parent = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
-    try:
-        speed = write_speed(parent)
     except OSError as error:
-        advice = "make room, or choose another --run.dir" if error.errno == 28 else "choose another --run.dir"
-        return [Check("run folder", "fail", f"{parent}: cannot be written ({error.strerror})", advice)]
-    found = f"{folder.path}: writes {speed:.0f} MiB/s"
-    slow = speed < SLOW_WRITE_MIB_A_SECOND
-    advice = "checkpoints are written in the background, but the last one must be done before the job is killed"
-    return [
-        Check("run folder", "warn" if slow else "ok", found, advice if slow else ""),
-        check_disk(config, parent, shutil.disk_usage(parent).free + sum(_sizes(folder.checkpoints))),
-    ]
-
-
-def _sizes(folder: Path) -> list[int]:
-    """Bytes of the checkpoints that newer ones will replace."""
-    return [path.stat().st_size for path in folder.glob("*.pt")]
-
-
-def write_speed(folder: Path) -> float:
-    """MiB a second that reach the disk below `folder`. Raises OSError as the file system does."""
-    probe = folder / f".preflight.{socket.gethostname()}.{os.getpid()}.tmp"
-    begin = time.perf_counter()
-    try:
-        with probe.open("wb") as file:
-            file.write(os.urandom(PROBE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        probe.unlink(missing_ok=True)
-    return PROBE_BYTES / 2**20 / (time.perf_counter() - begin)
-
-
-def check_disk(config: TrainConfig, folder: Path, free: int) -> Check:
-    """That the checkpoints the run will keep fit on the disk."""
-    each, keep = checkpoint_bytes(config), config.checkpoint
-    milestones = (config.train.total_images or 0) // keep.keep_every_images if keep.keep_every_images else 0
-    needed = each * (keep.keep_last + 1 + milestones)  # one more while it is written
-    found = f"{free / 2**30:.1f} GiB free, {needed / 2**30:.2f} for checkpoints"
-    if free < needed:
-        return Check("disk", "fail", f"{folder}: {found}", "make room, or choose another --run.dir")
-    if free < 2 * needed + (1 << 30):
-        return Check("disk", "warn", f"{folder}: {found}", "little is left for samples and figures")
-    return Check("disk", "ok", found)
-
-
-def checkpoint_bytes(config: TrainConfig) -> int:
-    """Size of a checkpoint: both networks, the generator's average, and Adam's two moments of every weight."""
-    base, doublings = config.model.base_channels, int(math.log2(config.data.image_size)) - 3
-    channels = [base * 2**power for power in range(doublings + 1)]
-    between = sum(16 * narrow * wide for narrow, wide in itertools.pairwise(channels))
-    generator = 16 * config.model.latent_size * channels[-1] + between + 48 * base
-    discriminator = 48 * base + between + 16 * channels[-1]
-    copies_of_generator = 4 if config.ema.half_life_images else 3
-    return (copies_of_generator * generator + 3 * discriminator) * (8 if config.train.precision == "fp64" else 4)
+        advice = "raise `ulimit -n`" if error.errno == errno.EMFILE else ""
+        return Check("shards", "fail", f"{error.filename or folder}: {error.strerror}", advice)
+    return Check("shards", "ok", f"{manifest.samples} images of {manifest.dataset}, {manifest.fingerprint[:12]}")
 
 
 def check_wandb(config: TrainConfig) -> Check:
@@ -166,14 +138,26 @@ def check_wandb(config: TrainConfig) -> Check:
     if mode != "online":
         return Check("W&B", "ok", {"off": "off", "offline": "offline: wandb sync sends it later"}[mode])
     server = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_HOST))
-    address = (server.hostname or "", server.port or (443 if server.scheme == "https" else 80))
+    way = _proxy_to(server) or server
     try:
-        socket.create_connection(address, timeout=WANDB_TIMEOUT_SECONDS).close()
+        socket.create_connection((way.hostname or "", _port(way)), timeout=WANDB_TIMEOUT_SECONDS).close()
     except OSError as error:
         status: Status = "fail" if config.track.wandb == "online" else "warn"
-        found = f"{server.hostname} cannot be reached ({error})"
+        found = f"{way.netloc.rpartition('@')[2]} cannot be reached ({error})"
         return Check("W&B", status, found, "--track.wandb offline, and sync it later")
-    return Check("W&B", "ok", f"online at {server.hostname}")
+    return Check("W&B", "ok", f"online at {server.hostname}" + ("" if way is server else f" through {way.hostname}"))
+
+
+def _proxy_to(server: ParseResult) -> ParseResult | None:
+    """The proxy that the environment names for a server, if it does."""
+    proxy = urllib.request.getproxies().get(server.scheme)
+    if not proxy or urllib.request.proxy_bypass(server.hostname or ""):
+        return None
+    return urlparse(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _port(server: ParseResult) -> int:
+    return server.port or (443 if server.scheme == "https" else 80)
 
 
 def check_time_limit(config: TrainConfig, images: int | None, images_per_second: float | None) -> Check:

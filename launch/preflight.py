@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,17 +24,18 @@ from rich.table import Table
 from dcgan_dist.command_line import parse_arguments
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.errors import exit_cleanly
+from dcgan_dist.errors import UserError, exit_cleanly
 from launch.checks import (
     Check,
+    check_cpus,
     check_gpus,
-    check_run_folder,
     check_shards,
     check_time_limit,
     check_versions,
     check_wandb,
     node_name,
 )
+from launch.disk import check_run_folder
 
 if TYPE_CHECKING:
     from dcgan_dist.distributed.world import World
@@ -43,22 +45,43 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 EQUAL_EVERYWHERE = ("versions", "shards")
 
 
+def answers(name: str, ask: Callable[[], Check | list[Check]]) -> list[Check]:
+    """What `ask` finds; that it went wrong is an answer too, and other ranks may wait for one."""
+    try:
+        found = ask()
+    except UserError as error:
+        return [Check(name, "fail", str(error))]
+    except Exception as error:
+        return [Check(name, "fail", f"{type(error).__name__}: {_one_line(error)}")]
+    return found if isinstance(found, list) else [found]
+
+
 def checks_of_node(config: TrainConfig, ranks: int) -> list[Check]:
     """What one process can find out about its node."""
-    return [check_versions(), check_gpus(ranks), check_shards(config), *check_run_folder(config), check_wandb(config)]
+    return [
+        *answers("versions", check_versions),
+        *answers("CPUs", lambda: check_cpus(ranks)),
+        *answers("GPUs", lambda: check_gpus(ranks)),
+        *answers("shards", lambda: check_shards(config)),
+        *answers("run folder", lambda: check_run_folder(config)),
+        *answers("W&B", lambda: check_wandb(config)),
+    ]
 
 
 def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
-    """What takes all ranks. A rank that cannot go on says so in a check, and the others go on without its data."""
-    from launch.probes import check_all_reduce, check_decoding, measure_training
+    """What takes all ranks. A rank that cannot go on says so in a check, and the others stop where it does."""
+    from launch.probes import check_all_reduce, check_decoding, check_memory, measure_training
 
-    checks = [check_all_reduce(world), check_decoding(config, world)]
-    samples = world.gather_objects(
-        None if checks[1].status == "fail" else read_manifest(Path(config.data.shards)).samples
-    )
-    if None in samples or len(set(samples)) > 1:
+    checks = [check_all_reduce(world), *answers("decoding", lambda: check_decoding(config, world))]
+    if world.any(failed(checks)):
         return checks
-    training, images, speed = measure_training(config, samples[0], world)
+    samples = read_manifest(Path(config.data.shards)).samples
+    if len(set(world.gather_objects(samples))) > 1:
+        return checks
+    memory = answers("training", lambda: check_memory(config, samples, world))
+    if world.any(failed(memory)):
+        return [*checks, *(check for check in memory if check.status == "fail")]
+    training, images, speed = measure_training(config, samples, world)
     return [*checks, training, check_time_limit(config, images, speed)]
 
 
@@ -135,16 +158,23 @@ def _with_ranks(config: TrainConfig) -> tuple[list[Check], bool]:
     try:
         world = connect()
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        found = f"rank {rank} of {size} did not reach the others within {CONNECT_SECONDS} seconds: {reason}"
+        found = f"rank {rank} of {size} did not reach the others within {CONNECT_SECONDS} seconds: {_one_line(error)}"
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         advice = f"start all ranks; open {where}; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network to use"
         return [Check("connection", "fail", found, advice, node_name())], True
     own = checks_of_node(config, world.local_size) if world.local_rank == 0 else []
-    checks = gather([*own, *of_this_rank(checks_of_ranks(config, world), world)], world)
+    try:
+        checks = gather([*own, *of_this_rank(checks_of_ranks(config, world), world)], world)
+    except RuntimeError as error:  # of a collective, which the others may have left
+        found = f"rank {rank} of {size} cannot go on: {_one_line(error)}"
+        return [Check("connection", "fail", found, "see what the first rank to end says", node_name())], True
     checks += compare_nodes(checks)
     world.close()
     return checks, world.is_main
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def main() -> int:

@@ -41,6 +41,12 @@ def _own_connection() -> dist.Store:
     return store.clone() if hasattr(store, "clone") else store
 
 
+def set_collective_timeout(seconds: float) -> None:
+    """How long the ranks wait for each other from now on. Public from torch 2.15 on, private before."""
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    set_timeout(timedelta(seconds=seconds), dist.group.WORLD)
+
+
 class Heartbeat:
     """A thread that ends the process when `beat` was not called for `timeout_seconds`.
 
@@ -64,7 +70,8 @@ class Heartbeat:
         """A step has ended."""
         if not self._started:
             self._started = True
-            self._shorten_collective_timeout()
+            if self._world.size > 1:  # once training runs, a collective that takes much longer will never end
+                set_collective_timeout(self._timeout + 60)
         self._last = time.monotonic()
 
     @contextlib.contextmanager
@@ -129,10 +136,3 @@ class Heartbeat:
                     if time.time() - float(seen) > 5 * SIGN_OF_LIFE_SECONDS:
                         silent.append((f"rank {rank} on {host}", int(pid)))
         return silent
-
-    def _shorten_collective_timeout(self) -> None:
-        """Once training runs, a collective that takes much longer than the watch allows will never end."""
-        if self._world.size > 1:
-            # Public from torch 2.15 on, private before.
-            set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-            set_timeout(timedelta(seconds=self._timeout + 60), dist.group.WORLD)

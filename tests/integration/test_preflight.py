@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,18 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dcgan_dist.command_line import parse_arguments
-from launch import checks
+from dcgan_dist.distributed.world import World
+from launch import checks, disk, preflight, probes
 from tests.running import ROOT, SMALL, free_port, run_command, run_module, run_train, user_errors
+from tests.shard_folders import jpeg, write_shards
 
 
-def launch(rank: int, port: int, *arguments: object, seconds: int = 60) -> subprocess.Popen[str]:
-    """One of two ranks, each on a node of its own as far as it knows."""
+def launch(rank: int, port: int, *arguments: object, seconds: int = 60, first: str = "") -> subprocess.Popen[str]:
+    """One of two ranks, each on a node of its own as far as it knows; `first` is Python that it runs first."""
     environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SLURMD_NODENAME": f"node{rank}"}
     patience = f"import launch.probes; launch.probes.CONNECT_SECONDS = {seconds}; "
-    program = patience + "import runpy; runpy.run_module('launch.preflight', run_name='__main__', alter_sys=True)"
+    program = (
+        patience + first + "import runpy; runpy.run_module('launch.preflight', run_name='__main__', alter_sys=True)"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", program, "--json", *SMALL, *map(str, arguments)],
         cwd=ROOT,
@@ -45,11 +51,14 @@ def answers(process: subprocess.Popen[str]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def on_two_nodes(run: Path, first: Path, second: Path) -> tuple[int, dict[str, list[dict[str, Any]]]]:
-    """Exit status and answers of two nodes with a shard folder each."""
+def on_two_nodes(
+    run: Path, first: Path, second: Path, only_on_second: str = ""
+) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """Exit status and answers of two nodes with a shard folder each; the second one runs some Python first."""
     port = free_port()
     ranks = [
-        launch(rank, port, "--run.dir", run, "--data.shards", folder) for rank, folder in ((0, first), (1, second))
+        launch(0, port, "--run.dir", run, "--data.shards", first),
+        launch(1, port, "--run.dir", run, "--data.shards", second, first=only_on_second),
     ]
     found = answers(ranks[0])
     ranks[1].communicate(timeout=30)
@@ -62,7 +71,8 @@ def test_two_ranks_print_a_line_for_each_question(shards: Path, tmp_path: Path) 
     result = run_command([*torchrun, *SMALL, "--data.shards", str(shards), "--run.dir", str(tmp_path / "run")])
     assert result.returncode == 0, result
     lines = [line.split("│")[1].strip() for line in result.stdout.splitlines() if line.startswith("│")]
-    names = ["versions", "GPUs", "shards", "run folder", "disk", "W&B", "all-reduce", "decoding", "training", "time"]
+    names = ["versions", "CPUs", "GPUs", "shards", "run folder", "disk", "W&B"]
+    names += ["all-reduce", "decoding", "training", "time"]
     assert [line for line in lines if line] == names, result.stdout
     assert "2 ranks of cpu: sum is right" in result.stdout
     assert not (tmp_path / "run").exists()
@@ -95,6 +105,14 @@ def test_a_rank_that_finds_no_other_says_so_in_time(shards: Path, tmp_path: Path
     assert time.monotonic() - begin < 60
 
 
+def test_a_gpu_without_room_for_a_step_leaves_no_rank_waiting(shards: Path, tmp_path: Path) -> None:
+    full = "import torch; launch.probes.GanStep.__call__ = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()); "
+    status, found = on_two_nodes(tmp_path / "run", shards, shards, only_on_second=full)
+    assert status == 1
+    assert [(check["node"], check["status"]) for check in found["training"]] == [("node1", "fail")]
+    assert "does not fit into the GPU's memory" in found["training"][0]["found"]
+
+
 def test_a_run_folder_that_cannot_be_written_fails_the_quick_check_too(shards: Path) -> None:
     result = run_module("launch.preflight", "--quick", "--data.shards", shards, "--run.dir", "/proc/run")
     assert result.returncode == 1
@@ -102,28 +120,38 @@ def test_a_run_folder_that_cannot_be_written_fails_the_quick_check_too(shards: P
     assert "/proc: cannot be written" in result.stderr
 
 
-def test_a_full_disk_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
     config = parse_arguments(["--run.dir", str(tmp_path / "run")])
 
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(reason, os.strerror(reason))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        (check,) = checks.check_run_folder(config)
+        (check,) = disk.check_run_folder(config)
     assert (check.status, check.advice) == ("fail", "make room, or choose another --run.dir")
     assert not list(tmp_path.iterdir())
-    needed = 4 * checks.checkpoint_bytes(config)
-    assert [checks.check_disk(config, tmp_path, free).status for free in (needed - 1, needed, 10 * needed + 2**31)] == [
+    needed = 4 * disk.checkpoint_bytes(config)
+    assert [disk.check_disk(config, tmp_path, free).status for free in (needed - 1, needed, 10 * needed + 2**31)] == [
         *("fail", "warn", "ok")
     ]
+
+
+def test_the_checkpoints_of_all_epochs_must_fit(shards: Path) -> None:
+    every = ("--data.shards", str(shards), "--checkpoint.keep_every_images", "100", "--checkpoint.keep_last", "2")
+    counts = [
+        disk.most_checkpoints(parse_arguments([*every, *more]))
+        for more in (["--train.epochs", "4"], ["--train.total_images", "300"], ["--data.shards", "/nowhere"])
+    ]
+    assert counts == [2 + 4 * 256 // 100 + 1, 2 + 3 + 1, 2 + 1]
 
 
 def test_the_size_of_a_checkpoint_is_known_beforehand(shards: Path, tmp_path: Path) -> None:
     settings = (*SMALL, "--model.base_channels", "32", "--data.shards", str(shards), "--run.dir", str(tmp_path / "run"))
     assert run_train(1, *settings, "--data.batch_size_per_rank", 8, "--train.total_images", 8).returncode == 0
     written = next((tmp_path / "run" / "checkpoints").glob("*.pt")).stat().st_size
-    assert checks.checkpoint_bytes(parse_arguments(list(settings))) == pytest.approx(written, rel=0.05)
+    assert disk.checkpoint_bytes(parse_arguments(list(settings))) == pytest.approx(written, rel=0.05)
 
 
 def test_w_and_b_that_cannot_be_reached_fails_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,12 +165,81 @@ def test_w_and_b_that_cannot_be_reached_fails_only_where_it_is_asked_for(monkeyp
     assert status == {"online": "fail", "auto": "warn", "offline": "ok", "off": "ok"}
 
 
+def test_w_and_b_behind_a_proxy_is_reached_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
+    config = parse_arguments(["--track.wandb", "online"])
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://user:secret@127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        through = checks.check_wandb(config)
+        monkeypatch.setenv("no_proxy", ".invalid")
+        past = checks.check_wandb(config)
+    assert (through.status, through.found) == ("ok", "online at wandb.invalid through 127.0.0.1")
+    assert past.status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("visible", "from_slurm", "status", "found"),
+    [
+        ("-1", "", "warn", "none: ranks compute on the CPU"),
+        ("NoDevFiles", "0", "warn", "none: ranks compute on the CPU"),
+        ("GPU-of-another-node", "", "fail", "1 x H100, driver 1, but torch cannot use them: driver too old"),
+        ("", "2", "fail", "2 from SLURM, but torch cannot use them: driver too old"),
+    ],
+)
+def test_gpus_that_torch_cannot_use_are_a_failure(
+    monkeypatch: pytest.MonkeyPatch, visible: str, from_slurm: str, status: str, found: str
+) -> None:
+    monkeypatch.setattr(checks, "_nvidia_smi", lambda: ["H100, driver 1"])
+    monkeypatch.setattr(checks, "why_torch_cannot_use_gpus", lambda: "driver too old")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", from_slurm)
+    check = checks.check_gpus(ranks=1)
+    assert (check.status, check.found) == (status, found)
+
+
+def test_torch_says_why_it_cannot_use_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-another-node")
+    reason = checks.why_torch_cannot_use_gpus()
+    assert reason and "\n" not in reason
+
+
+def test_too_few_cores_are_a_warning_with_the_option_that_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
+    assert checks.check_cpus(ranks=1).status == "ok"
+    few = checks.check_cpus(ranks=8)
+    assert (few.status, few.found) == ("warn", "1 for 8 ranks")
+    assert "--cpus-per-task" in few.advice
+
+
 def test_a_time_limit_that_is_too_short_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 1000))
     config = parse_arguments([])
     assert checks.check_time_limit(config, 10_000, 100).status == "ok"
     short = checks.check_time_limit(config, 1_000_000, 100)
     assert (short.status, short.advice) == ("warn", "the job will be started about 11 times")
+
+
+def test_too_many_shards_for_the_open_files_are_a_failure(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_many(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(checks, "MappedShards", too_many)
+    check = checks.check_shards(parse_arguments(["--data.shards", str(shards)]))
+    assert (check.status, check.advice) == ("fail", "raise `ulimit -n`")
+
+
+def test_fewer_images_than_a_batch_are_decoded_too(tmp_path: Path) -> None:
+    write_shards(tmp_path, {f"{number:06d}": jpeg(80, 70, seed=number) for number in range(5)}, smallest=(80, 70))
+    config = parse_arguments(["--data.shards", str(tmp_path), "--data.decoder", "pillow"])
+    check = probes.check_decoding(config, World(0, 1, 0, 1, torch.device("cpu")))
+    assert (check.status, check.found) == ("ok", "too few images to measure")
+
+
+def test_a_question_that_goes_wrong_is_answered_with_a_failure() -> None:
+    (answer,) = preflight.answers("decoding", lambda: next(iter(list[checks.Check]())))
+    assert (answer.name, answer.status, answer.found) == ("decoding", "fail", "StopIteration: ")
 
 
 def test_damaged_shards_are_a_failure(shards: Path, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Whether the run folder's disk takes what a run writes: how fast it is, and whether the checkpoints fit. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import math
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.shard_format import read_manifest
+from dcgan_dist.errors import UserError
+from dcgan_dist.run_folder import RunFolder
+from launch.checks import Check
+
+PROBE_BYTES = 32 << 20
+SLOW_WRITE_MIB_A_SECOND = 20
+
+
+def check_run_folder(config: TrainConfig) -> list[Check]:
+    """That the run folder can be written, how fast, and that the checkpoints will fit."""
+    folder = RunFolder(config.run.folder)
+    parent = folder.path.absolute()
+    try:
+        parent = next(path for path in (parent, *parent.parents) if path.exists())
+        speed = write_speed(parent)
+    except OSError as error:
+        advice = "choose another --run.dir"
+        advice = f"make room, or {advice}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else advice
+        return [Check("run folder", "fail", f"{parent}: cannot be written ({error.strerror})", advice)]
+    found = f"{folder.path}: writes {speed:.0f} MiB/s"
+    slow = speed < SLOW_WRITE_MIB_A_SECOND
+    advice = "checkpoints are written in the background, but the last one must be done before the job is killed"
+    return [
+        Check("run folder", "warn" if slow else "ok", found, advice if slow else ""),
+        check_disk(config, parent, shutil.disk_usage(parent).free + sum(_sizes(folder.checkpoints))),
+    ]
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Bytes of the checkpoints that are there, which are among those that will be."""
+    return [path.stat().st_size for path in folder.glob("*.pt")]
+
+
+def write_speed(folder: Path) -> float:
+    """MiB a second that reach the disk below `folder`. Raises OSError as the file system does."""
+    probe = folder / f".preflight.{socket.gethostname()}.{os.getpid()}.tmp"
+    begin = time.perf_counter()
+    try:
+        with probe.open("wb") as file:
+            file.write(os.urandom(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
+    return PROBE_BYTES / 2**20 / (time.perf_counter() - begin)
+
+
+def check_disk(config: TrainConfig, folder: Path, free: int) -> Check:
+    """That the checkpoints the run will keep fit on the disk."""
+    needed = checkpoint_bytes(config) * most_checkpoints(config)
+    found = f"{free / 2**30:.1f} GiB free, {needed / 2**30:.2f} for checkpoints"
+    if free < needed:
+        return Check("disk", "fail", f"{folder}: {found}", "make room, or choose another --run.dir")
+    if free < 2 * needed + (1 << 30):
+        return Check("disk", "warn", f"{folder}: {found}", "little is left for samples and figures")
+    return Check("disk", "ok", found)
+
+
+def most_checkpoints(config: TrainConfig) -> int:
+    """How many there will be at a time: the last, the milestones, the best, and one more while it is written."""
+    keep = config.checkpoint
+    milestones = _images(config) // keep.keep_every_images if keep.keep_every_images else 0
+    return keep.keep_last + milestones + keep.keep_best + 1
+
+
+def _images(config: TrainConfig) -> int:
+    """Images that the run will take; 0 where they depend on shards that are not there."""
+    with contextlib.suppress(UserError):
+        return config.train.total_images or round(config.train.epochs * read_manifest(Path(config.data.shards)).samples)
+    return 0
+
+
+def checkpoint_bytes(config: TrainConfig) -> int:
+    """Size of a checkpoint: both networks, the generator's average, and Adam's two moments of every weight."""
+    base, doublings = config.model.base_channels, int(math.log2(config.data.image_size)) - 3
+    channels = [base * 2**power for power in range(doublings + 1)]
+    between = sum(16 * narrow * wide for narrow, wide in itertools.pairwise(channels))
+    generator = 16 * config.model.latent_size * channels[-1] + between + 48 * base
+    discriminator = 48 * base + between + 16 * channels[-1]
+    copies_of_generator = 4 if config.ema.half_life_images else 3
+    return (copies_of_generator * generator + 3 * discriminator) * (8 if config.train.precision == "fp64" else 4)
