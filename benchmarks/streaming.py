@@ -15,7 +15,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def main() -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     threads = len(os.sched_getaffinity(0))
     contenders = {
-        "fn.readers.webdataset": _reader(options.shards, device, threads),
+        "fn.readers.webdataset": open_reader(options.shards, device, threads),
         "ours, in random order": _ours(options.shards, device, threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -71,10 +71,14 @@ def _ours(folder: Path, device: Any, threads: int) -> Callable[[], object]:
     return lambda: next(stream)
 
 
-def _reader(folder: Path, device: Any, threads: int) -> Callable[[], object]:
+def open_reader(
+    folder: Path, device: Any, threads: int, gpu_decoder: Mapping[str, Any] | None = None
+) -> Callable[[], object]:
+    """DALI's own reader of the shards; what is returned takes the next batch. `gpu_decoder`: ours if None."""
+    import torch
     from nvidia.dali import fn, pipeline_def
 
-    from dcgan_dist.data.decode_dali import _to_torch, decode_and_resize
+    from dcgan_dist.data.decode_dali import GPU_DECODER, decode_and_resize, to_torch
 
     tars = sorted(folder.glob("*.tar"))
     on_gpu = device.type == "cuda"
@@ -84,11 +88,14 @@ def _reader(folder: Path, device: Any, threads: int) -> Callable[[], object]:
         encoded = fn.readers.webdataset(
             paths=[str(tar) for tar in tars], index_paths=[str(tar.with_suffix(".idx")) for tar in tars], ext=["jpg"]
         )
-        return decode_and_resize(encoded, SIZE, "short_side", on_gpu)
+        return decode_and_resize(
+            encoded, SIZE, "short_side", on_gpu, GPU_DECODER if gpu_decoder is None else gpu_decoder
+        )
 
     pipeline = reading()
     pipeline.build()
-    return lambda: _to_torch(pipeline.run()[0], device)
+    copying = torch.cuda.Stream(device) if on_gpu else None
+    return lambda: to_torch(pipeline.run()[0], copying)
 
 
 def _watch_memory(take: Callable[[], object], folder: Path) -> None:
