@@ -49,7 +49,10 @@ class Model:
 
 
 def measure(ranks: int, batch: int, threads: int, steps: int) -> dict[str, float]:
-    """One torchrun with so many ranks: seconds of a step at `batch` a rank (weak) and in all (strong), and of sums."""
+    """One torchrun with so many ranks: seconds of a step at `batch` a rank (weak) and in all (strong), and of sums.
+
+    One rank measures half of `batch` too, and more ranks than images no strong step.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "measured.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
@@ -62,10 +65,14 @@ def fit(measured: dict[int, dict[str, float]], batch: int) -> Model:
     """The model from one rank and the largest number of ranks."""
     alone, most = measured[1], measured[max(measured)]
     ranks = max(measured)
-    per_image = (alone["weak"] - alone["half"]) / (batch - batch // 2)
+    half = max(1, batch // 2)
+    per_image = max(alone["weak"] - alone["half"], 0.0) / (batch - half) if batch > half else 0.0
+    overhead = alone["weak"] - batch * per_image
+    if overhead < 0 or batch == half:  # two noisy points: the line then goes through the origin and the better one
+        overhead, per_image = 0.0, alone["weak"] / batch
     bandwidth = most["gradient bytes"] * 2 * (ranks - 1) / ranks / max(most["large sum"] - most["small sum"], 1e-9)
     return Model(
-        overhead=max(alone["weak"] - batch * per_image, 0.0),
+        overhead=overhead,
         seconds_per_image=per_image,
         latency=most["small sum"] / math.log2(ranks),
         bandwidth=bandwidth,

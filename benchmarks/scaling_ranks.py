@@ -14,50 +14,53 @@ import torch
 from benchmarks.ours import Ours
 from dcgan_dist.config import TrainSection
 from dcgan_dist.distributed.world import World
+from dcgan_dist.engine import STEPS_BEFORE_CAPTURE
 
 
-def main(out: str, batch: int, threads: int, steps: int) -> None:
+def main(out: str, batch: int, threads: int, turns: int) -> None:
     """Times steps and sums; rank 0 writes them."""
     torch.set_num_threads(threads)
     world = World.connect()
-
-    def seconds(action: Callable[[], object]) -> float:
-        times = []
-        for turn in range(steps + 2):
-            world.any(False)  # all begin together
-            start = time.perf_counter()
-            action()
-            if world.device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn >= 2:
-                times.append(time.perf_counter() - start)
-        return statistics.median(times)
-
-    def a_step(global_batch: int) -> float:
-        return seconds(Ours(None, global_batch, world, TrainSection(), threads).step)
-
-    ours = Ours(None, batch * world.size, world, TrainSection(), threads)
-    weights = [
-        parameter for group in (ours.state.generator, ours.state.discriminator) for parameter in group.parameters()
-    ]
+    batches = {"weak": batch * world.size}
+    if world.size == 1:
+        batches["half"] = max(1, batch // 2)
+    elif world.size <= batch:
+        batches["strong"] = batch
+    train = TrainSection(discriminator_pass="joint")  # on one rank as on many, or their steps are not the same work
+    steps = {name: Ours(None, images, world, train, threads) for name, images in batches.items()}
+    state = steps["weak"].state
+    weights = [weight for network in (state.generator, state.discriminator) for weight in network.parameters()]
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     small, large = torch.zeros(1024, device=world.device), torch.zeros(size // 4, device=world.device)
-    found = {
-        "weak": seconds(ours.step),
-        "strong": a_step(batch),
-        "half": a_step(batch * world.size // 2),
-        "small sum": seconds(lambda: world.sum(small)),
-        "large sum": seconds(lambda: world.sum(large)),
-        "gradient bytes": float(size),
-    }
-    slowest = {name: max(values) for name, values in _by_name(world.gather_objects(found)).items()}
+    actions: dict[str, Callable[[], object]] = {name: ours.step for name, ours in steps.items()}
+    actions |= {"small sum": lambda: world.sum(small), "large sum": lambda: world.sum(large)}
+    found = {"gradient bytes": float(size), **time_in_turns(actions, world, turns)}
+    if world.size == 1:
+        found["strong"] = found["weak"]  # the same work
+    rows = world.gather_objects(found)
+    slowest = {name: max(row[name] for row in rows) for name in found}
     if world.is_main:
         Path(out).write_text(json.dumps(slowest))
+    for ours in steps.values():
+        ours.update.close()
     world.close()
 
 
-def _by_name(rows: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def time_in_turns(actions: dict[str, Callable[[], object]], world: World, turns: int) -> dict[str, float]:
+    """Median seconds of each action; one after the other, so that all see the same drifts of the machine's speed."""
+    on_gpu = world.device.type == "cuda"
+    warm_up = STEPS_BEFORE_CAPTURE + 2 if on_gpu else 2
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(warm_up + turns):
+        for name, action in actions.items():
+            world.any(False)  # all begin together
+            start = time.perf_counter()
+            action()
+            if on_gpu:
+                torch.cuda.synchronize()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 if __name__ == "__main__":
