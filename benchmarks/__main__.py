@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ["tutorial", "examples", "ours"]
+IMAGES = {"cpu": 512, "cuda": 16_384}  # an epoch long enough to be more than its beginning
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
     from dcgan_dist.gan.precision import best_precision
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = options.images or max(IMAGES[device], *options.batches)
     cores = len(os.sched_getaffinity(0))
     precision = best_precision(torch.device(device)) if options.precision == "auto" else options.precision
     console = Console()
@@ -47,21 +49,26 @@ def main() -> None:
         "batches": {},
     }
     with tempfile.TemporaryDirectory() as folder:
-        console.print(f"drawing {options.images} faces ...")
-        jpegs, shards = make_images(Path(folder), options.images)
+        console.print(f"drawing {images} faces ...")
+        jpegs, shards = make_images(Path(folder), images)
         for batch in options.batches:
             setting = Setting(jpegs, shards, batch, cores, device, precision, options.compile)
             result["batches"][batch] = _compare(setting, options, console)
+    path = options.out / f"{result['date']}-{_slug(result['device'])}.json"
+    _write(result, path)  # whatever becomes of the ranks
     if options.scaling:
         console.print("scaling over ranks ...")
         ranks = torch.cuda.device_count() if device == "cuda" else cores
         result["scaling"] = scaling.study(ranks, min(options.batches), cores, options.rounds)
+        _write(result, path)
     show.tables(result, console)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{result['date']}-{_slug(result['device'])}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
     show.chart(result, path.with_suffix(".png"))
     console.print(f"written: {path} and the chart beside it")
+
+
+def _write(result: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _parse() -> argparse.Namespace:
@@ -69,7 +76,9 @@ def _parse() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="images a step (default: 32 128)")
-    parser.add_argument("--images", type=int, default=512, help="drawn faces of an epoch (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, help="drawn faces of an epoch (default: {cuda} on a GPU, else {cpu})".format_map(IMAGES)
+    )
     parser.add_argument("--epochs", type=int, default=2, help="timed end to end (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of single steps (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help="ours")
@@ -79,10 +88,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
     options = parser.parse_args()
-    if (
-        min(*options.batches, options.images, options.epochs, options.rounds) < 1
-        or max(options.batches) > options.images
-    ):
+    images = max(options.batches) if options.images is None else options.images
+    if min(*options.batches, images, options.epochs, options.rounds) < 1 or max(options.batches) > images:
         parser.error("numbers must be at least 1, and no batch larger than --images")
     return options
 
@@ -108,27 +115,41 @@ def _compare(setting: Any, options: argparse.Namespace, console: Any) -> dict[st
     try:
         steps = [contenders.each("step") for _ in range(options.rounds + 1)][1:]  # the first warms up
         console.print(f"batch {setting.batch}: {options.epochs} epoch(s) from files ...")
+        opening = contenders.each("open")
         epochs = [contenders.each("epoch") for _ in range(options.epochs)]
         anatomy = contenders.each("anatomy")
     finally:
         contenders.close()
-    return {name: _summary(name, setting.batch, steps, epochs, anatomy[name]) for name in NAMES}
+    return {name: _summary(name, setting.batch, steps, opening, epochs, anatomy[name]) for name in NAMES}
 
 
 def _summary(
-    name: str, batch: int, steps: list[dict[str, float]], epochs: list[dict[str, Any]], anatomy: dict[str, float]
+    name: str,
+    batch: int,
+    steps: list[dict[str, float]],
+    opening: dict[str, float],
+    epochs: list[dict[str, Any]],
+    anatomy: dict[str, Any],
 ) -> dict[str, Any]:
+    """One contender's figures. `opening`: seconds by contender; `epochs`: seconds, those of waiting, and images."""
     seconds = statistics.median(row[name] for row in steps)
     ratios = [row["tutorial"] / row[name] for row in steps]
     total, waiting, images = (sum(row[name][place] for row in epochs) for place in range(3))
+    tutorials = opening["tutorial"] + sum(row["tutorial"][0] for row in epochs)
+    training = 1 - waiting / total
     return {
         "step milliseconds": round(1e3 * seconds, 3),
         "step images per second": round(batch / seconds, 1),
         "step times the tutorial's": round(statistics.median(ratios), 2),
         "step lowest and highest": [round(min(ratios), 2), round(max(ratios), 2)],
-        "end to end images per second": round(images / total, 1),
-        "end to end times the tutorial's": round(sum(row["tutorial"][0] for row in epochs) / total, 2),
-        "data wait fraction": round(waiting / total, 4),
+        "cache fill seconds": round(opening[name], 3),
+        "epoch images per second": round(images / total, 1),
+        "end to end images per second": round(images / (opening[name] + total), 1),
+        "end to end times the tutorial's": round(tutorials / (opening[name] + total), 2),
+        "shares of an epoch": {
+            "data wait": waiting / total,
+            **{stage: share * training for stage, share in anatomy.pop("shares").items()},
+        },
         "anatomy": anatomy,
     }
 

@@ -1,4 +1,4 @@
-"""What one training step consists of: operations and bytes counted, time by stage, memory."""
+"""What one training step consists of: operations and bytes counted, shares of its stages, memory."""
 
 from __future__ import annotations
 
@@ -8,30 +8,56 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcgan_dist.tracking.throughput import peak_memory_gib
 
-STAGES = ("draw", "discriminator", "generator", "backward", "average gradients", "optimizer")
+STAGES = ("backward", "average gradients", "optimizer")  # as the steps name them; everything else is forward and rest
 VIEWS = ("view", "as_strided", "detach", "t", "transpose", "permute", "expand", "slice", "select", "split", "unbind")
 
 
-def look_into(step: Callable[[], Any], device: str) -> dict[str, float]:
-    """FLOPs and bytes of a step, seconds of its stages (where it names them), and the most memory used so far."""
+def look_into(step: Callable[[], Any], device: str) -> dict[str, Any]:
+    """The most memory used so far, and of one step, taken operation by operation, FLOPs, bytes and shares of stages."""
+    peak = peak_memory_gib(torch.device(device))
     with FlopCounterMode(display=False) as flops, BytesCounted() as moved:
         step()
-    found: dict[str, float] = {"flops": float(flops.get_total_flops()), "bytes": float(moved.bytes)}
     on_gpu = device.startswith("cuda")
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as trace:
+    with (
+        profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as trace,
+        record_function("step"),
+    ):
         step()
-    for event in trace.key_averages():
-        if event.key in STAGES:
-            found[f"seconds {event.key}"] = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
-    found["peak memory GiB"] = peak_memory_gib(torch.device(device))
-    return found
+    return {
+        "peak memory GiB": peak,
+        "flops": float(flops.get_total_flops()),
+        "bytes": float(moved.bytes),
+        "shares": _shares(trace.events(), on_gpu),
+    }
+
+
+def _shares(events: Any, on_gpu: bool) -> dict[str, float]:
+    """Which part of a step each stage takes; together 1. On a GPU it is the kernels' time that is divided up."""
+    on_host = [event for event in events if event.device_type == DeviceType.CPU]
+    operators = [event for event in on_host if event.kernels and not event.is_user_annotation]
+
+    def taken(stage: str) -> float:
+        spans = [event.time_range for event in on_host if event.name == stage]
+        if not on_gpu:
+            return sum(span.elapsed_us() for span in spans)
+        # A kernel belongs to the stage that lasted when it was started. The stage's own sum would miss all of backward,
+        # which starts its kernels from another thread.
+        return sum(
+            sum(kernel.duration for kernel in event.kernels)
+            for event in operators
+            if any(span.start <= event.time_range.start <= span.end for span in spans)
+        )
+
+    shares = {stage: taken(stage) / taken("step") for stage in STAGES}
+    return {"forward and rest": 1 - sum(shares.values()), **shares}
 
 
 class BytesCounted(TorchDispatchMode):

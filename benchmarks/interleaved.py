@@ -57,7 +57,12 @@ def _serve(connection: Connection, name: str, setting: Setting) -> None:
 
     torch.set_num_threads(setting.threads)
     contender = build(name, setting)
-    orders: dict[str, Callable[[Any, Setting], Any]] = {"step": _step, "epoch": _epoch, "anatomy": _anatomy}
+    orders: dict[str, Callable[[Any, Setting], Any]] = {
+        "step": _step,
+        "open": _open,
+        "epoch": _epoch,
+        "anatomy": _anatomy,
+    }
     while (order := connection.recv()) != "end":
         try:
             connection.send(orders[order](contender, setting))
@@ -99,6 +104,14 @@ def _step(contender: Any, setting: Setting) -> float:
     return (time.perf_counter() - start) / steps
 
 
+def _open(contender: Any, setting: Setting) -> float:
+    """Seconds until the first epoch can begin."""
+    start = time.perf_counter()
+    contender.open()
+    _wait(setting)
+    return time.perf_counter() - start
+
+
 def _epoch(contender: Any, setting: Setting) -> tuple[float, float, int]:
     """Seconds of an epoch over the files, how many of them went by until a batch was there, and images."""
     _wait(setting)
@@ -109,7 +122,8 @@ def _epoch(contender: Any, setting: Setting) -> tuple[float, float, int]:
     return time.perf_counter() - start, contender.waiting.seconds, images
 
 
-def _anatomy(contender: Any, setting: Setting) -> dict[str, float]:
+def _anatomy(contender: Any, setting: Setting) -> dict[str, Any]:
     from benchmarks.anatomy import look_into
 
-    return look_into(contender.step, setting.device)
+    _wait(setting)
+    return look_into(contender.eager_step, setting.device)

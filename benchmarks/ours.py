@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,7 +29,8 @@ class Ours:
     def __init__(self, shards: Path | None, batch: int, world: World, train: TrainSection, threads: int) -> None:
         """`batch`: images all ranks take in a step together."""
         keep_freed_memory()
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.deterministic = train.deterministic
+        torch.backends.cudnn.benchmark = not train.deterministic
         self.world, self.threads = world, threads
         self.config = TrainConfig(data=DataConfig(shards=str(shards), global_batch_size=batch), train=train)
         name = best_precision(world.device) if train.precision == "auto" else train.precision
@@ -49,26 +51,30 @@ class Ours:
         self.update(self.pixels, *self.latents.at(self.state.images_seen))
         self.state.images_seen += self.plan.global_batch
 
+    def eager_step(self) -> None:
+        """The same step operation by operation, for those who look into it: a replayed graph is one operation."""
+        config = replace(self.config, train=replace(self.config.train, engine="ddp"))
+        update = open_update(config, self.state, self.precision, self.plan, self.world)
+        update(self.pixels, *self.latents.at(self.state.images_seen))
+
+    def open(self) -> None:
+        """Checks the shards and fills the cache."""
+        assert self.manifest is not None
+        shards = MappedShards(Path(self.config.data.shards), self.manifest)
+        shards.verify(self.world.local_rank, self.world.local_size)
+        decode = open_decoder(self.config.data, shards, self.world, self.threads)
+        self.source = open_source(self.config.data, shards, decode, self.world, lambda done: None)
+
     def epoch(self) -> Iterator[int]:
-        """As many images as there are, the first time decoded into the cache; after each step the number of its images.
+        """As many images as there are; after each step the number of its images.
 
         As in a run, figures are read now and then and not after each step.
         """
-        with self.waiting.meanwhile():
-            source = self._open_source()
-        batches = endless_batches(source, self.plan, self.state.images_seen)
+        assert self.source is not None, "open() comes first"
+        batches = endless_batches(self.source, self.plan, self.state.images_seen)
         steps = self.plan.num_samples // self.plan.global_batch
         for pixels in self.waiting.around(itertools.islice(batches, steps)):
             self.pixels = pixels
             self.step()
             yield self.plan.global_batch
         self.state.window.take_means(self.world)
-
-    def _open_source(self) -> PixelSource:
-        if self.source is None:
-            assert self.manifest is not None
-            shards = MappedShards(Path(self.config.data.shards), self.manifest)
-            shards.verify(self.world.rank, self.world.size)
-            decode = open_decoder(self.config.data, shards, self.world, self.threads)
-            self.source = open_source(self.config.data, shards, decode, self.world, lambda done: None)
-        return self.source

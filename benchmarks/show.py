@@ -14,6 +14,7 @@ def tables(result: dict[str, Any], console: Any) -> None:
     """Prints everything."""
     for batch, contenders in result["batches"].items():
         console.print(_comparison(batch, contenders, result["our precision"]))
+        console.print(_shares(batch, contenders))
         console.print(_anatomy(batch, contenders, result))
     if "scaling" in result:
         console.print(_scaling(result["scaling"]))
@@ -32,7 +33,7 @@ def _table(title: str, *columns: str) -> Any:
 def _comparison(batch: int, contenders: dict[str, Any], precision: str) -> Any:
     table = _table(
         f"batch {batch}, 64x64, ours in {precision}",
-        *("", "ms a step", "images/s", "x tutorial", "from files", "x tutorial", "data wait"),
+        *("", "ms a step", "images/s", "x tutorial", "from files", "x tutorial"),
     )
     for name, row in contenders.items():
         low, high = row["step lowest and highest"]
@@ -43,28 +44,35 @@ def _comparison(batch: int, contenders: dict[str, Any], precision: str) -> Any:
             f"{row[TIMES_STEP]:.2f} ({low:.2f}-{high:.2f})",
             f"{row['end to end images per second']:,.0f}",
             f"{row[TIMES_END_TO_END]:.2f}",
-            f"{row['data wait fraction']:.1%}",
         )
+    return table
+
+
+def _shares(batch: int, contenders: dict[str, Any]) -> Any:
+    """From files: what comes before the first step, and then, in parts that add up, where the time goes."""
+    rows = contenders.values()
+    table = _table(f"from files in steps of {batch}", "", *(LABELS[name] for name in contenders))
+    table.add_row("cache fill", *(f"{row['cache fill seconds']:.1f} s" for row in rows))
+    table.add_row("then images/s", *(f"{row['epoch images per second']:,.0f}" for row in rows))
+    for stage in ("data wait", "forward and rest", "backward", "average gradients", "optimizer"):
+        table.add_row(stage, *(f"{row['shares of an epoch'][stage]:.1%}" for row in rows))
     return table
 
 
 def _anatomy(batch: int, contenders: dict[str, Any], result: dict[str, Any]) -> Any:
     table = _table(
         f"what a step of {batch} consists of",
-        *("", "GFLOP", "GB moved", "of the FLOP/s", "of the bytes/s", "backward", "optimizer", "peak GiB"),
+        *("", "GFLOP", "GB moved", "of the FLOP/s", "of the bytes/s", "peak GiB"),
     )
     for name, row in contenders.items():
         anatomy, seconds = row["anatomy"], row["step milliseconds"] / 1e3
         rates = result["device rates"][result["our precision"] if name == "ours" else "fp32"]
-        stages = [anatomy.get(f"seconds {stage}") for stage in ("backward", "optimizer")]
-        total = sum(anatomy.get(f"seconds {stage}", 0.0) for stage in ("draw", "discriminator", "generator"))
         table.add_row(
             LABELS[name],
             f"{anatomy['flops'] / 1e9:.1f}",
             f"{anatomy['bytes'] / 1e9:.2f}",
             f"{anatomy['flops'] / seconds / rates['flops per second']:.0%}",
             f"{anatomy['bytes'] / seconds / rates['bytes per second']:.0%}",
-            *(f"{stage / total:.0%}" if stage and total else "" for stage in stages),
             f"{anatomy['peak memory GiB']:.2f}",
         )
     return table
@@ -74,8 +82,11 @@ def _scaling(scaling: dict[str, Any]) -> Any:
     batch = scaling["images a rank"]
     table = _table(f"ranks, {batch} images each (weak) or in all (strong)", "ranks", "weak", "strong", "images/s from")
     for ranks, row in scaling["measured"].items():
-        weak, strong = batch * int(ranks) / row["weak"], batch / row["strong"]
-        table.add_row(str(ranks), f"{weak:,.0f}", f"{strong:,.0f}", "measured")
+        weak = batch * int(ranks) / row["weak"]
+        strong = (
+            f"{batch / row['strong']:,.0f}" if "strong" in row else ""
+        )  # not where there are more ranks than images
+        table.add_row(str(ranks), f"{weak:,.0f}", strong, "measured")
     for ranks, weak in scaling.get("predicted images per second, weak", {}).items():
         strong = scaling["predicted images per second, strong"].get(ranks)
         table.add_row(str(ranks), f"{weak:,.0f}", f"{strong:,.0f}" if strong else "", "the model")
