@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dcgan_dist.reporting.read_run import RunRecord, is_number
+from dcgan_dist.reporting.read_run import RunRecord, is_number, protocol_note
 from dcgan_dist.tracking.panels import NO_CURVES, PANELS, QUALITY, Panel
 
 MOST_POINTS = 240
 """More points than that cannot be told apart on a screen: each is then the mean of its neighbours."""
+
+SCORES = ("quality", "best")
+"""Figures of the rows that scores.jsonl holds with their protocol."""
 
 Point = tuple[float, float]
 
@@ -36,7 +39,7 @@ class Chart:
 
 def charts_of_run(run: RunRecord) -> list[Chart]:
     """A chart for each panel that the run has figures for; its figures are the curves."""
-    charts = []
+    charts = charts_of_scores([run], ["score"])
     for panel in panels_for([run]):
         points = [(label, points_of(run, name, panel.scale)) for name, label in panel.figures.items()]
         curves = [Curve(label, style, line) for style, (label, line) in enumerate(points) if line]
@@ -47,7 +50,7 @@ def charts_of_run(run: RunRecord) -> list[Chart]:
 
 def charts_of_runs(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Chart]:
     """A chart for each figure; the runs are the curves."""
-    charts = []
+    charts = charts_of_scores(runs, labels)
     for panel in panels_for(runs):
         for name, label in panel.figures.items():
             lines = [points_of(run, name, panel.scale) for run in runs]
@@ -58,30 +61,39 @@ def charts_of_runs(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Cha
     return charts
 
 
+def charts_of_scores(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Chart]:
+    """A chart for each metric and protocol: no scores of unlike protocols stand on one."""
+    scores = [run.training_scores for run in runs]
+    known = dict.fromkeys(key for own in scores for key in own)
+    charts = []
+    for metric, protocol in known:
+        lines = [
+            [(float(row["images_seen"]), row["value"]) for row in own.get((metric, protocol), ())] for own in scores
+        ]
+        curves = [Curve(labels[index], index, _thinned(line)) for index, line in enumerate(lines) if line]
+        title, unit = QUALITY.get(metric, (metric.replace("_", " "), ""))
+        charts.append(Chart(title, unit + protocol_note(metric, protocol, known), curves))
+    return charts
+
+
 def panels_for(runs: Sequence[RunRecord]) -> list[Panel]:
-    """Quality first, then the known panels, then whatever else the rows hold, by the part of the name before `/`."""
+    """The known panels, then whatever else the rows hold, by the part of the name before `/`."""
     names = {name for run in runs for row in run.rows for name in row if "/" in name}
     known = NO_CURVES | {name for panel in PANELS for name in panel.figures}
-    quality = [name for name in sorted(names) if name.startswith("quality/")]
     others: dict[str, dict[str, str]] = {}
-    for name in sorted(names - known - set(quality)):
+    for name in sorted(names - known):
         group, _, figure = name.partition("/")
-        others.setdefault(group, {})[name] = figure.replace("_", " ")
-    return [
-        *(Panel(*_quality_title(name), {name: "score"}) for name in quality),
-        *PANELS,
-        *(Panel(group.replace("_", " ").capitalize(), "", figures) for group, figures in others.items()),
-    ]
-
-
-def _quality_title(name: str) -> tuple[str, str]:
-    short = name.partition("/")[2]
-    return QUALITY.get(short, (short.replace("_", " "), ""))
+        if group not in SCORES:
+            others.setdefault(group, {})[name] = figure.replace("_", " ")
+    return [*PANELS, *(Panel(group.replace("_", " ").capitalize(), "", figures) for group, figures in others.items())]
 
 
 def points_of(run: RunRecord, name: str, scale: float = 1) -> list[Point]:
     """A figure over images seen, at most MOST_POINTS points."""
-    points = [(float(row["images_seen"]), row[name] * scale) for row in run.rows if is_number(row.get(name))]
+    return _thinned([(float(row["images_seen"]), row[name] * scale) for row in run.rows if is_number(row.get(name))])
+
+
+def _thinned(points: list[Point]) -> list[Point]:
     size = math.ceil(len(points) / MOST_POINTS)
     return [_mean(points[start : start + size]) for start in range(0, len(points), size)] if size > 1 else points
 

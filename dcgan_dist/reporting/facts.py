@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcgan_dist.reporting.plot import short
-from dcgan_dist.reporting.read_run import Row, RunRecord, default_settings, is_number
+from dcgan_dist.reporting.read_run import Row, RunRecord, default_settings, is_number, protocol_note
 
 IDENTITY = ("run.name", "run.dir", "run.resume", "run.accept_changes")
 """Settings that say which run it is, not what it does."""
@@ -23,8 +23,8 @@ class Fact:
     note: str = ""
 
 
-def facts_of(run: RunRecord) -> list[Fact]:
-    """What a reader asks first; facts that the run does not tell are left out."""
+def facts_of(run: RunRecord, others: Sequence[RunRecord] = ()) -> list[Fact]:
+    """What a reader asks first, beside `others`; facts that the run does not tell are left out."""
     facts = [_progress(run)]
     last = run.rows[-1] if run.rows else {}
     if is_number(last.get("epoch")):
@@ -39,7 +39,7 @@ def facts_of(run: RunRecord) -> list[Fact]:
         facts.append(Fact("Peak memory", f"{max(peaks):.1f} GiB", "rank 0"))
     if is_number(last.get("score/real")) and is_number(last.get("score/fake")):
         facts.append(Fact("D(x) / D(G(z))", f"{last['score/real']:.2f} / {last['score/fake']:.2f}", "last row"))
-    return facts + best_scores(run)
+    return facts + best_scores(run, others)
 
 
 def subtitle(run: RunRecord) -> str:
@@ -63,15 +63,14 @@ def _progress(run: RunRecord) -> Fact:
     return Fact("Images seen", f"{run.images_seen:,}", total)
 
 
-def best_scores(run: RunRecord) -> list[Fact]:
-    """The lowest of each score taken during training. MS-SSIM has no best."""
+def best_scores(run: RunRecord, others: Sequence[RunRecord]) -> list[Fact]:
+    """The lowest score of each metric and protocol taken during training."""
+    known = {key for record in (run, *others) for key in record.training_scores}
     facts = []
-    for name in sorted({name for row in run.rows for name in row if name.startswith("quality/")} - {"quality/ms_ssim"}):
-        scored = [row for row in run.rows if is_number(row.get(name))]
-        if scored:
-            best = min(scored, key=lambda row: row[name])
-            what = name.partition("/")[2].replace("_", " ").upper()
-            facts.append(Fact(f"Best {what}", short(best[name]), f"at {short(best['images_seen'])} images"))
+    for (metric, protocol), rows in run.training_scores.items():
+        best = min(rows, key=lambda row: row["value"])
+        when = f"at {short(best['images_seen'])} images{protocol_note(metric, protocol, known)}"
+        facts.append(Fact(f"Best {metric.replace('_', ' ').upper()}", short(best["value"]), when))
     return facts
 
 

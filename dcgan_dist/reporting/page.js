@@ -18,6 +18,7 @@
       const seen = moments[moment.value];
       const network = section.querySelector("#network input:checked").value;
       section.querySelector("#seen").textContent = images(seen);
+      moment.setAttribute("aria-valuetext", images(seen));
       for (const viewer of viewers) {
         const frames = [...viewer.querySelectorAll("img")];
         const own = frames.filter((frame) => frame.dataset.network === network);

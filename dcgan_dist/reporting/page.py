@@ -55,7 +55,7 @@ def _contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
     charts = charts_of_run(runs[0]) if alone else charts_of_runs(runs, labels)
     return {
         "title": labels[0] if alone else f"{len(runs)} runs compared",
-        "runs": [_run(run, label) for run, label in zip(runs, labels, strict=True)],
+        "runs": [_run(run, label, runs) for run, label in zip(runs, labels, strict=True)],
         "viewers": [
             _viewer(index, label, own, pictures) for index, (label, own) in enumerate(zip(labels, grids, strict=True))
         ],
@@ -69,8 +69,8 @@ def _contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _run(run: RunRecord, label: str) -> dict[str, Any]:
-    facts: list[Fact] = facts_of(run)
+def _run(run: RunRecord, label: str, runs: Sequence[RunRecord]) -> dict[str, Any]:
+    facts: list[Fact] = facts_of(run, runs)
     return {
         "label": label,
         "record": run,

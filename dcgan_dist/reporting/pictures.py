@@ -17,22 +17,25 @@ SMALLER = ((1100, 90), (1100, 80), (800, 80), (560, 75), (400, 70), (256, 60))
 
 def embed(paths: Sequence[Path], most_bytes: int) -> dict[Path, str]:
     """Data URIs of the pictures that can be read, `most_bytes` together: as they are if they fit, else as JPEG."""
-    images = {path: image for path in dict.fromkeys(paths) if (image := read_picture(path))}
-    # Base64 writes three bytes as four characters.
-    share = most_bytes * 3 // 4 // max(len(images), 1)
-    if sum(path.stat().st_size for path in images) <= share * len(images):
-        return {path: _uri("png", path.read_bytes()) for path in images}
-    return {path: _uri("jpeg", _within(image, share)) for path, image in images.items()}
+    sizes = {path: path.stat().st_size for path in paths if path.is_file()}
+    most_bytes = most_bytes * 3 // 4  # base64 writes three bytes as four characters
+    share = most_bytes // max(len(sizes), 1)
+    as_they_are = sum(sizes.values()) <= most_bytes
+    uris = {}
+    for path in sizes:  # one at a time: a grid of thousands of images fills a lot of memory
+        if image := read_picture(path):
+            uris[path] = _uri("png", path.read_bytes()) if as_they_are else _uri("jpeg", _within(image, share))
+    return uris
 
 
 def read_picture(path: Path) -> Image | None:
-    """The picture, or None where a file is missing or damaged."""
+    """The picture, or None where a file is missing, damaged or larger than Pillow trusts."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):  # Pillow's own ways of saying that it is no PNG
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's ways of saying that it is none
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -64,6 +65,15 @@ class RunRecord:
         return max([*known, _count(self.status.get("images_seen"))])
 
     @property
+    def training_scores(self) -> dict[tuple[str, str], list[Row]]:
+        """Scores taken during training, by metric and protocol's key: those of unlike keys mean different things."""
+        found: dict[tuple[str, str], list[Row]] = {}
+        for row in self.scores:
+            if row.get("during_training") and is_number(row.get("value")):
+                found.setdefault((str(row.get("metric")), str(row.get("protocol_key"))), []).append(row)
+        return found
+
+    @property
     def reason(self) -> str:
         """Why it ended as it did, if that was written down."""
         return str(self.status.get("reason") or "")
@@ -118,6 +128,12 @@ def _counted(path: Path) -> list[Row]:
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether it can be a point on a curve."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def protocol_note(metric: str, protocol: str, known: Iterable[tuple[str, str]]) -> str:
+    """Which protocol a score is of, as in the table of scores, where several are `known` for its metric."""
+    several = len({key for name, key in known if name == metric}) > 1
+    return f"; protocol {protocol[:8]}" if several else ""
 
 
 def default_settings() -> dict[str, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 COLUMNS = 4
+LARGEST_PICTURE = 1100  # pixels; a cell of the figure has fewer
 COLOURS = ("#0072b2", "#d55e00", "#008a66", "#b0528f", "#8a6d00", "#444b54")
 DASHES = ("-", "--", ":", "-.", (0, (1, 2)), "-")
 INK, QUIET, RULE = "#16191d", "#5c6570", "#e3e7ec"
@@ -76,6 +77,7 @@ def _of_runs(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[tuple[str
 
 
 def _show(axes: Axes, title: str, image: Image) -> None:
+    image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
     axes.imshow(image)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.axis("off")

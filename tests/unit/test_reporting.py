@@ -49,6 +49,15 @@ def make_run(folder: Path, rows: Rows, grids: tuple[int, ...] = (), **settings: 
     return folder
 
 
+def add_scores(run: Path, *scores: tuple[int, float], key: str = "0123456789abcdef") -> Path:
+    """Scores taken during training: at so many images, so much."""
+    with (run / "scores.jsonl").open("a") as file:
+        for images_seen, value in scores:
+            line = {"images_seen": images_seen, "metric": "swd", "value": value, "during_training": True}
+            file.write(json.dumps(line | {"protocol_key": key, "protocol": {}}) + "\n")
+    return run
+
+
 def save_noise(path: Path, size: int) -> None:
     pixels = np.random.default_rng(len(path.name)).integers(0, 255, (size, size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -88,10 +97,13 @@ def test_a_damaged_file_leaves_the_rest_of_the_report(tmp_path: Path, name: str,
     assert "Throughput" in page
 
 
-def test_a_grid_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
+def test_a_grid_that_cannot_be_decoded_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", [row(100)], grids=(0, 100))
     (run / "samples" / "000000100.png").write_bytes(b"\x89PNG\r\n\x1a\n rubbish")
     assert len(pictures_on(render_page([read_run(run)]))) == 4
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40 // 3)
+    save_noise(run / "samples" / "000000100.png", 20)  # the others have more pixels than Pillow opens now
+    assert len(pictures_on(render_page([read_run(run)]))) == 1
 
 
 def test_no_run_is_one_clear_line(tmp_path: Path) -> None:
@@ -117,17 +129,14 @@ def test_a_run_without_noted_events_tells_how_it_ended(tmp_path: Path) -> None:
 
 
 def test_facts_are_those_of_the_rows(tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path / "run",
-        [row(1000, **{"quality/swd": 9.0}), row(2000, **{"quality/swd": 3.0}), row(3000, **{"quality/swd": 4.0})],
-        train__total_images=6000,
-    )
+    run = make_run(tmp_path / "run", [row(1000), row(2000), row(3000)], train__total_images=6000)
+    add_scores(run, (1000, 9.0), (1500, 3.0), (3000, 4.0))
     facts = {fact.name: (fact.value, fact.note) for fact in facts_of(read_run(run))}
     assert facts["Images seen"] == ("3,000", "of 6,000")
     assert facts["Training time"][0] == "30 s"
     assert facts["Throughput"][0] == "100 images/s"
     assert facts["Waiting for data"][0] == "25 %"
-    assert facts["Best SWD"] == ("3", "at 2,000 images")
+    assert facts["Best SWD"] == ("3", "at 1,500 images")
 
 
 def test_what_differs_is_told_and_nothing_else(tmp_path: Path) -> None:
@@ -184,6 +193,27 @@ def test_of_several_runs_each_figure_is_a_chart_and_each_run_a_curve(tmp_path: P
     charts = {chart.title: chart for chart in charts_of_runs(runs, ["one", "two"])}
     assert [curve.label for curve in charts["Loss: generator G"].curves] == ["one", "two"]
     assert "Loss: discriminator D" not in charts
+
+
+def test_scores_of_unlike_protocols_are_on_charts_of_their_own(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, [row(100, **{"best/swd": 1.0})]) for name in ("one", "two", "three")]
+    for run in runs[:2]:
+        add_scores(run, (100, 5.0), (200, 4.0))
+    add_scores(runs[1], (300, 1.0), key="fedcba9876543210")  # it went on with another number of images
+    records = [read_run(run) for run in runs]
+
+    def quality(charts: list[Chart]) -> list[tuple[str, list[str]]]:
+        found = [chart for chart in charts if "Wasserstein" in chart.title]
+        return [(chart.unit, [curve.label for curve in chart.curves]) for chart in found]
+
+    assert quality(charts_of_runs(records, ["one", "two", "three"])) == [
+        ("lower is better; protocol 01234567", ["one", "two"]),
+        ("lower is better; protocol fedcba98", ["two"]),
+    ]
+    assert quality(charts_of_run(records[0])) == [("lower is better", ["score"])]
+    assert not any("Best" in chart.title for chart in charts_of_run(records[0]))
+    bests = [(fact.value, fact.note) for fact in facts_of(records[1]) if fact.name == "Best SWD"]
+    assert bests == [("4", "at 200 images; protocol 01234567"), ("1", "at 300 images; protocol fedcba98")]
 
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [5.0], [-3.0, 4.0], [1e-9, 2e-9], [1e9, 3e12]])
