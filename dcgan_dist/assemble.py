@@ -14,9 +14,15 @@ from dcgan_dist.data.loader import PixelSource, endless_batches, open_source
 from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
-from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.world import (
+    World,
+    is_lost_connection,
+    is_out_of_memory,
+    leave_after_the_culprit,
+    leave_out_of_memory,
+)
 from dcgan_dist.engine import CapturedUpdate, EagerUpdate, open_update
-from dcgan_dist.errors import RunFailed, UserError
+from dcgan_dist.errors import Interrupted, RunFailed, UserError
 from dcgan_dist.events import note_event
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.loop import Cadence, Every, Latents, train
@@ -35,7 +41,7 @@ from dcgan_dist.tracking.profile import StepProfile
 log = logging.getLogger(__name__)
 
 # On a GPU asking all ranks whether to stop costs as much as a small step; on a CPU a step is long.
-STEPS_BETWEEN_STOP_CHECKS = {"cpu": 1, "cuda": 16}
+MOST_STEPS_BETWEEN_STOP_CHECKS = {"cpu": 1, "cuda": 16}
 
 
 def run(config: TrainConfig) -> int:
@@ -46,7 +52,9 @@ def run(config: TrainConfig) -> int:
     torch.backends.cudnn.deterministic = config.train.deterministic
     torch.backends.cudnn.benchmark = not config.train.deterministic
     folder = RunFolder(config.run.folder)
-    stop = StopRequest(folder.stop_file, config.run.time_limit_minutes, STEPS_BETWEEN_STOP_CHECKS[world.device.type])
+    stop = StopRequest(
+        folder.stop_file, config.run.time_limit_minutes, MOST_STEPS_BETWEEN_STOP_CHECKS[world.device.type]
+    )
     stop.listen()
     try:
         status = None
@@ -58,6 +66,8 @@ def run(config: TrainConfig) -> int:
         raise
     except Exception as error:
         # This rank leaves without a word to the others: waiting for them could take for ever.
+        if is_out_of_memory(error):
+            leave_out_of_memory(world, error)
         if not is_lost_connection(error):
             raise
         leave_after_the_culprit(world, error)
@@ -70,7 +80,9 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
     data = open_data(config, world, cores=take_share_of_cores(world))
     keep = config.checkpoint
-    checkpointer = Checkpointer(folder.checkpoints, keep.keep_last, keep.keep_every_images, world)
+    checkpointer = Checkpointer(
+        folder.checkpoints, keep.keep_last, keep.keep_every_images, world, rely_on=(folder.metrics, folder.scores)
+    )
     saved = find_checkpoint(config, checkpointer)
     plan = settle(config, data.manifest, saved, world)
     if saved and saved["images_seen"] >= plan.total_images:
@@ -99,12 +111,20 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world
         )
         note_start(folder, state, world)
-        source = _fill(config, data, world)
+        source = _fill(config, data, stop, world)
         scores = open_scores(config, data.manifest, source, folder.scores, state.images_seen, world)
         recorder.scores = scores
         if scores and scores.best and recorder.keep_best:
             _, checkpointer.best = scores.best
         return _train_or_roll_back(config, plan, state, latents, source, recorder, stop, world)
+    except Interrupted as asked:
+        log.info("stopped by %s before the first step: %s", asked, folder.path)
+        if world.is_main:
+            folder.try_write_status("preempted", state.images_seen, str(asked))
+            note_event(folder.events, state.images_seen, "preempted", f"stopped by {asked} before the first step")
+        if recorder:
+            recorder.trackers.close("preempted")
+        return 0
     except BaseException as error:
         if isinstance(error, ShardError) and not world.is_main:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
@@ -120,11 +140,19 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
         raise
 
 
-def _fill(config: TrainConfig, data: Data, world: World) -> PixelSource:
-    """Checks every byte of the shards, each rank its part, and decodes them if they are cached."""
-    with world.together():
-        data.shards.verify(world.local_rank, world.local_size)  # each node may have a copy of its own
-    with decoding_bar(len(data.shards) // world.size, visible=world.is_main) as report:
+def _fill(config: TrainConfig, data: Data, stop: StopRequest, world: World) -> PixelSource:
+    """Checks every byte of the shards, each rank its part, and decodes them if they are cached.
+
+    Raises Interrupted, on every rank, if one is asked to stop meanwhile.
+    """
+    with world.together():  # each node may have a copy of its own
+        data.shards.verify(world.local_rank, world.local_size, before_each=stop.raise_if_asked)
+    with decoding_bar(len(data.shards) // world.size, visible=world.is_main) as show:
+
+        def report(images: int) -> None:
+            stop.raise_if_asked()
+            show(images)
+
         return open_source(config.data, data.shards, data.decode, world, report)
 
 
@@ -192,8 +220,8 @@ def _train(
             profile,
             world,
         )
-    except Collapsed:
-        _close(heartbeat, profile, update)  # this process goes on
+    except RunFailed:
+        _close(heartbeat, profile, update)  # this process goes on: with a rollback, or with the report
         raise
     _close(heartbeat, profile, update)
     return reason

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
-from dcgan_dist.files import atomic_write
+from dcgan_dist.files import atomic_write, sync_file
 
 FORMAT_VERSION = 1
 SUFFIX = ".pt"
@@ -43,21 +44,29 @@ log = logging.getLogger(__name__)
 class Checkpointer:
     """The checkpoints of one run folder. Rank 0 touches the files; every rank makes the same calls to load."""
 
-    def __init__(self, folder: Path, keep_last: int, keep_every_images: int, world: World) -> None:
-        """`keep_every_images`: of these milestones the first checkpoint is never deleted; 0 for none."""
+    def __init__(
+        self, folder: Path, keep_last: int, keep_every_images: int, world: World, rely_on: Sequence[Path] = ()
+    ) -> None:
+        """`keep_every_images`: of these milestones the first checkpoint is never deleted; 0 for none.
+
+        `rely_on`: files that a resumed run goes on with; what they hold is on disk before a checkpoint is.
+        """
         self.folder = folder
         self.keep_last = keep_last
         self.keep_every_images = keep_every_images
         self.world = world
+        self.rely_on = rely_on
         self.best: int | None = None  # images seen of the one with the best score, which is kept too
         self.way_back: int | None = None  # images seen; the newest that is not beyond them is kept for a rollback
+        self._best_saved: Path | None = None
         self._writer: threading.Thread | None = None
         self._last_good: tuple[int, float] | None = None  # images seen, when
 
-    def save_in_background(self, contents: dict[str, Any]) -> None:
+    def save_in_background(self, contents: dict[str, Any], when_saved: Callable[[], None] = lambda: None) -> None:
         """Copies the state and writes it while training goes on; waits a moment for the write before it.
 
-        If that one does not end, this one is left out: a disk that hangs must not stop the training.
+        `when_saved` is called, by the thread that writes, once it is whole. If the write before it does not end,
+        this one is left out: a disk that hangs must not stop the training.
         """
         self.wait(PATIENCE_SECONDS)
         if self._writer is not None:
@@ -68,8 +77,13 @@ class Checkpointer:
             )
             return
         snapshot = _snapshot(contents)
+
+        def write() -> None:
+            if self.save(snapshot):
+                when_saved()
+
         # Not a daemon: a process that ends in peace ends with its checkpoint written.
-        self._writer = threading.Thread(target=self.save, args=(snapshot,), name="checkpoint")
+        self._writer = threading.Thread(target=write, name="checkpoint")
         self._writer.start()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -87,6 +101,8 @@ class Checkpointer:
         images_seen = contents["images_seen"]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for path in filter(Path.exists, self.rely_on):
+                sync_file(path)
             with atomic_write(self.path(images_seen)) as file:
                 torch.save({"format_version": FORMAT_VERSION} | _snapshot(contents), file)  # never device tensors
         except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
@@ -106,12 +122,16 @@ class Checkpointer:
     def _delete_old(self, images_seen: int) -> None:
         # What is ahead of the run is damaged and was passed over; it must not count among those that are kept.
         checkpoints = [path for path in self._newest_first() if int(path.stem) <= images_seen]
-        kept = self._milestones(checkpoints) | self._way_back(checkpoints)
-        if self.best is not None:
-            kept.add(self.path(self.best))
+        kept = self._milestones(checkpoints) | self._way_back(checkpoints) | self._best(checkpoints)
         for old in set(checkpoints[self.keep_last :]) - kept:
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
                 old.unlink()
+
+    def _best(self, checkpoints: list[Path]) -> set[Path]:
+        """The one with the best score; until it is there, the one that was the best before."""
+        if self.best is not None and self.path(self.best) in checkpoints:
+            self._best_saved = self.path(self.best)
+        return {self._best_saved} if self._best_saved else set()
 
     def _milestones(self, checkpoints: list[Path]) -> set[Path]:
         if not self.keep_every_images:

@@ -22,8 +22,8 @@ def problems_of(config: TrainConfig) -> list[str]:
     for name, beta in (("beta1", config.optim.beta1), ("beta2", config.optim.beta2)):
         if not 0 <= beta < 1:
             found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
-    if not 0 < config.train.epochs < math.inf:
-        found.append(f"train.epochs = {config.train.epochs}: must be a positive number")
+    if not 0 < config.train.epochs <= 10**9:
+        found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
     if config.checkpoint.keep_best and not config.evaluate.every_images:
         found.append("checkpoint.keep_best = True: needs scores; set --evaluate.every_images")
     if config.run.time_limit_minutes is not None and not 0 < config.run.time_limit_minutes < math.inf:
@@ -47,6 +47,8 @@ def _ceilings(config: TrainConfig) -> list[tuple[str, int, int]]:
         ("model.base_channels", config.model.base_channels, 4096),
         ("sample.num_images", config.sample.num_images, 10_000),
         ("track.profile_steps", config.track.profile_steps, 1000),
+        ("train.total_images", config.train.total_images or 1, 10**15),
+        ("run.hang_timeout_seconds", config.run.hang_timeout_seconds, 10**7),
     ]
 
 

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class Interrupted(UserError):
+    """Someone asked the run to stop before its first step: nothing is lost, and it ends as preempted."""
+
+
 class RunFailed(Exception):
     """The run cannot go on, and it is nobody's typing: one line and exit status 1. Every rank raises the same."""
 

@@ -41,6 +41,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def sync_file(path: Path) -> None:
+    """Makes what was written to a file survive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename inside `folder` survive a power cut, where the file system knows how."""
     handle = os.open(folder, os.O_RDONLY)

@@ -68,10 +68,11 @@ def open_scores(
 ) -> TrainingScores | None:
     """What `evaluate` asks for, or None; scores of what will be trained anew are forgotten.
 
-    Raises UserError, on every rank, if the Inception weights are not there.
+    Raises UserError, on every rank, if the Inception weights are not there or are none.
     """
-    if world.is_main and path.exists():
-        drop_scores_after(path, images_seen)
+    with world.together():
+        if world.is_main and path.exists():
+            drop_scores_after(path, images_seen)
     asked = config.evaluate
     if not asked.every_images:
         return None
@@ -86,6 +87,8 @@ def open_scores(
         weights=_weights(config),
         workforce=Workforce(world, workers=1),
     )
+    with world.together():
+        evaluator.load()
     key = evaluator.protocol(asked.metric).key
     row = best_score(read_scores(path), asked.metric, key) if world.is_main else None
     best = world.broadcast_object((row["value"], row["images_seen"]) if row else None)

@@ -118,8 +118,7 @@ class RunRecorder:
         ids = sample_ids(batches.seed, batches.num_samples, 0, count).tolist()
         pixels = torch.cat(list(source([ids[start : start + 64] for start in range(0, count, 64)])))
         if save:
-            save_grid(pixels.permute(0, 3, 1, 2), self.folder.real_grid)
-            self.trackers.image("samples/real", self.folder.real_grid, 0)
+            self._save_grid("samples/real", pixels.permute(0, 3, 1, 2), self.folder.real_grid, 0)
         return spread(pixels)
 
     def calibrate(self, state: TrainState) -> None:
@@ -142,12 +141,15 @@ class RunRecorder:
         copy_from_main(generator, self.world, "buffers")
         pixels = self.sampler.draw(generator)
         if self.world.is_main:
-            try:
-                save_grid(pixels, path)
-                self.trackers.image(name, path, state.images_seen)
-            except OSError as error:
-                log.warning("could not write %s (%s); training goes on", path, error)
+            self._save_grid(name, pixels, path, state.images_seen)
         return pixels
+
+    def _save_grid(self, name: str, pixels: Tensor, path: Path, images_seen: int) -> None:
+        try:
+            save_grid(pixels, path)
+            self.trackers.image(name, path, images_seen)
+        except OSError as error:
+            log.warning("could not write %s (%s); training goes on", path, error)
 
     def show_results(self, state: TrainState) -> None:
         """Says where everything is, after the curves and the report were made. For rank 0."""
@@ -192,8 +194,10 @@ class RunRecorder:
             self._pass_on_checkpoint()
             return saved
         self._pass_on_checkpoint()  # the one before: this one is not whole yet
-        self.checkpointer.save_in_background(contents)
-        self.folder.try_write_status("running", state.images_seen, "")
+        images_seen = state.images_seen
+        self.checkpointer.save_in_background(
+            contents, when_saved=lambda: self.folder.try_write_status("running", images_seen, "")
+        )
         return True
 
     def _pass_on_checkpoint(self) -> None:
@@ -205,7 +209,8 @@ class RunRecorder:
 
     def _assert_sound(self, state: TrainState) -> None:
         """Finite figures, and the same weights on every rank."""
-        bad = state.window.sum_of("non_finite") > 0
+        # In fp16 a gradient may overflow and says nothing; a loss or score must not.
+        bad = state.window.sum_of("non_finite") > 0 or not state.window.sums.isfinite().all()
         if self.world.any(bool(bad)):
             raise self.watch.diverged(state)
         assert_equal_on_all_ranks(

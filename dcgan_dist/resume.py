@@ -51,11 +51,11 @@ KINDS = {
 def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str, Any] | None:
     """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
     newest = checkpointer.newest_images_seen()
-    if newest is not None and _is_restart():
-        return checkpointer.load_newest()  # of this very run: what `resume` asked for was done at its first start
     if config.run.resume not in ("auto", "never"):
         saved = checkpointer.load(Path(config.run.resume))
         if newest is not None and newest > saved["images_seen"]:
+            if _is_restart():
+                return checkpointer.load_newest()  # of this very run, which has come further since its first start
             # The next resume would take the newer one, which is not of this line.
             raise UserError(
                 f"run.resume = {config.run.resume}: {checkpointer.folder} has a checkpoint of {newest} images, newer "
@@ -64,7 +64,7 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
         if Path(config.run.resume).resolve().parent != checkpointer.folder.resolve():
             saved |= _of_a_branch(saved["images_seen"])
         return saved
-    if config.run.resume == "never" and newest is not None:
+    if config.run.resume == "never" and newest is not None and not _is_restart():
         raise UserError(
             f"run.resume = never: {checkpointer.folder} has checkpoints already; choose another --run.dir, "
             "or --run.resume auto to go on from them"

@@ -57,12 +57,12 @@ def _go_back(
         record = WatchRecord(rollbacks=rollbacks, last_row=target, last_grid=target)
         try:
             checkpointer.go_back_to(target, {"watch": record.as_dict()})
+            _forget_after(folder, target)
         except UserError as error:
             log.warning("%s; trying the one before it", error)
             continue
         except (OSError, RuntimeError) as error:
             return f"{collapse}; could not go back: {' '.join(str(error).split())}"
-        _forget_after(folder, target)
         rate = config.optim.discriminator_lr * DISCRIMINATOR_RATE_AFTER_ROLLBACK**rollbacks
         text = (
             f"rollback {rollbacks} of {config.train.max_rollbacks} to {target} images, with {rate:g} as the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,10 @@ class MappedShards:
         key = next(found.key for found in _samples(self.folder, shard) if found.image_offset == offset)
         return f"{self.folder / shard.file}, image {key}"
 
-    def verify(self, part: int, parts: int) -> None:
+    def verify(self, part: int, parts: int, before_each: Callable[[], None] = lambda: None) -> None:
         """Reads every `parts`-th shard in full and compares its checksum; ShardError names a damaged file."""
         for shard in self.manifest.shards[part::parts]:
+            before_each()
             check_shard(self.folder, shard)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dcgan_dist.errors import UserError
+from dcgan_dist.errors import Interrupted, UserError
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
 SECONDS_BEHIND_THE_CULPRIT = 2.0
@@ -104,18 +104,21 @@ class World:
     def together(self) -> Iterator[None]:
         """Ends the block with the same `UserError` on every rank if one rank meets one; nobody is left waiting."""
         problem: str | None = None
+        kind = UserError
         try:
             yield
         except UserError as error:
             problem = str(error)
+            kind = Interrupted if isinstance(error, Interrupted) else UserError
         except OSError as error:
             problem = f"{error.filename or 'the file system'}: {error.strerror or error}"
-        problems = self.gather_objects(problem)
-        first = next((rank for rank, text in enumerate(problems) if text is not None), None)
+        problems = self.gather_objects((problem, kind))
+        first = next((rank for rank, (text, _) in enumerate(problems) if text is not None), None)
         if first is None:
             return
-        everywhere = all(text == problems[first] for text in problems)
-        raise UserError(problems[first] if everywhere else f"rank {first} of {self.size}: {problems[first]}")
+        text, kind = problems[first]
+        everywhere = all(other == text for other, _ in problems)
+        raise kind(text if everywhere or kind is Interrupted else f"rank {first} of {self.size}: {text}")
 
     def close(self) -> None:
         """Leaves the process group."""
@@ -129,16 +132,35 @@ def is_lost_connection(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a GPU, or the host, has no memory left for a tensor."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def leave_out_of_memory(world: World, error: Exception) -> NoReturn:
+    """Ends a rank that has no memory left, with a line that says what to do."""
+    print(
+        f"error: rank {world.rank} on {socket.gethostname()} is out of memory ({_one_line(error)}); make "
+        "--data.batch_size_per_rank or --data.global_batch_size smaller, or start more ranks",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
 def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
     """Ends a rank that lost the others, late enough for torchrun to see first who really failed."""
-    reason = " ".join(str(error).split())[:200]
     print(
-        f"rank {world.rank} on {socket.gethostname()} lost another rank and ends ({reason})",
+        f"rank {world.rank} on {socket.gethostname()} lost another rank and ends ({_one_line(error)})",
         file=sys.stderr,
         flush=True,
     )
     time.sleep(SECONDS_BEHIND_THE_CULPRIT)
     os._exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _pick_device(local_rank: int) -> torch.device:

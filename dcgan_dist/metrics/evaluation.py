@@ -177,6 +177,11 @@ class Evaluator:
         report = self.stage(f"features of {which} images", len(images))
         return inception.features(self._network, images, self.workforce, report)
 
+    def load(self) -> None:
+        """Loads the network that the metrics need, if they need one. Raises UserError if its file holds no such."""
+        if set(self.metrics) & set(WITH_WEIGHTS):
+            assert self._network
+
     @cached_property
     def _network(self) -> nn.Module:
         assert self.weights

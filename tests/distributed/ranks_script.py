@@ -34,7 +34,7 @@ from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_a
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.engine import open_update
-from dcgan_dist.errors import UserError
+from dcgan_dist.errors import Interrupted, UserError
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.metrics import inception
 from dcgan_dist.sampling import FixedLatentSampler
@@ -331,6 +331,15 @@ def a_mistake_on_all_ranks_is_told_without_naming_one(world: World) -> None:
     assert error_of(block) == "UserError: no such folder"
 
 
+def an_interruption_of_one_rank_is_one_of_all(world: World) -> None:
+    def block() -> None:
+        with world.together():
+            if world.rank == world.size - 1:
+                raise Interrupted("SIGTERM")
+
+    assert error_of(block) == "Interrupted: SIGTERM"
+
+
 def together_without_a_mistake_goes_on(world: World) -> None:
     with world.together():
         pass
@@ -341,7 +350,7 @@ def together_without_a_mistake_goes_on(world: World) -> None:
 
 
 def a_request_to_stop_heard_by_one_rank_is_obeyed_by_all_at_one_step(world: World) -> None:
-    stop = StopRequest(Path("no such folder/STOP"), time_limit_minutes=None, steps_between_checks=2)
+    stop = StopRequest(Path("no such folder/STOP"), time_limit_minutes=None, most_steps_between_checks=2)
     stop.listen()
     agreed = []
     for step in range(6):

@@ -92,6 +92,22 @@ def test_milestones_are_kept_for_ever(tmp_path: Path) -> None:
     assert not {"000000200.pt", "000000500.pt", "000000600.pt"} & set(names(tmp_path))
 
 
+def test_the_best_is_kept_until_a_better_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = checkpointer(tmp_path, keep_last=1)
+    keeper.best = 100
+    keeper.save(contents(100))
+    keeper.save(contents(200))
+    keeper.best = 300
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert not keeper.save(contents(300))
+    keeper.save(contents(400))
+    assert names(tmp_path) == ["000000100.pt", "000000400.pt"]
+    keeper.best = 500
+    keeper.save(contents(500))
+    assert names(tmp_path) == ["000000500.pt"]
+
+
 def test_the_way_back_before_a_collapse_is_kept(tmp_path: Path) -> None:
     keeper = checkpointer(tmp_path, keep_last=2)
     for images_seen, trusted in ((0, 0), (100, 0), (200, 0), (300, 0), (400, 150), (500, 350), (600, 350)):
