@@ -16,16 +16,26 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
-GRACE_SECONDS = 20.0  # torchrun kills a worker 30 seconds after asking it to stop
+GRACE_SECONDS = 20.0  # torchrun, and SLURM after SIGTERM, kill a rank 30 seconds after asking it to stop
 # One Ctrl-C or scancel reaches a worker twice, directly and through torchrun; that is still one request.
 ECHO_SECONDS = 3.0
+
+
+def grace_seconds(number: int) -> float:
+    """How long a rank may take to stop after a signal.
+
+    SIGUSR2 announces a time limit well before it, so that a score may end first; torchrun then kills after the time in
+    its own variable.
+    """
+    shutdown_seconds = float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30"))
+    return max(GRACE_SECONDS, shutdown_seconds - 10) if number == signal.SIGUSR2 else GRACE_SECONDS
 
 
 class StopRequest:
     """A signal, a file named STOP in the run folder, or a time limit: "checkpoint and go".
 
     A second signal ends the process at once. If the other ranks are gone, no agreement can be reached: a timer then
-    ends the process `GRACE_SECONDS` after the signal.
+    ends the process `grace_seconds` after the signal.
     """
 
     def __init__(self, stop_file: Path, time_limit_minutes: float | None, most_steps_between_checks: int) -> None:
@@ -55,7 +65,7 @@ class StopRequest:
             return
         self._heard_at = time.monotonic()
         self.reason = signal.Signals(number).name
-        self._timer = threading.Timer(GRACE_SECONDS, os._exit, args=(128 + number,))
+        self._timer = threading.Timer(grace_seconds(number), os._exit, args=(128 + number,))
         self._timer.daemon = True
         self._timer.start()
 

@@ -1,15 +1,16 @@
-"""What a run does otherwise when torchrun or SLURM has started it again."""
+"""What a run does because torchrun or SLURM ends it and starts it again."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 
-from dcgan_dist import run_folder
+from dcgan_dist import run_folder, stop
 from dcgan_dist.errors import UserError
 from dcgan_dist.run_folder import RunFolder
 
@@ -34,3 +35,13 @@ def test_it_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is training there"):
             RunFolder(tmp_path).create("run: {}")
+
+
+def test_after_the_warning_of_a_time_limit_a_rank_may_take_as_long_as_torchrun_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {}
+    for timeout in ("5", "30", "100"):
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", timeout)
+        seconds[timeout] = stop.grace_seconds(signal.SIGUSR2), stop.grace_seconds(signal.SIGTERM)
+    assert seconds == {"5": (20, 20), "30": (20, 20), "100": (90, 20)}
