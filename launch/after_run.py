@@ -43,7 +43,7 @@ class Attempt:
     """status.json now."""
 
     srun_status: int
-    """0 also after a request to stop, or a mistake of the user's."""
+    """0 also after a request to stop."""
 
     came_further: bool
     """Whether it left a newer checkpoint than it found."""

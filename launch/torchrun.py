@@ -9,7 +9,10 @@ launch.after_run looks for.
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
+from pathlib import Path
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -17,10 +20,19 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 
 from launch.after_run import GAVE_UP, LOST_A_NODE, STOPPED_BY
+from launch.rank import NOTE_OF_A_MISTAKE, USAGE_ERROR
 
 
 def main() -> int:
-    """Runs the ranks of this node; the exit status."""
+    """Runs the ranks of this node; the exit status, which is 2 after a mistake of the user's."""
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "mistake"
+        os.environ[NOTE_OF_A_MISTAKE] = str(note)
+        status = _run_agent()
+        return USAGE_ERROR if note.exists() else status
+
+
+def _run_agent() -> int:
     try:
         run.main(sys.argv[1:])
     except SignalException as request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from launch.after_run import (
     decide,
     read_attempt,
 )
-from tests.running import run_module
+from tests.running import run_module, user_errors
 
 OLD, NEW = 1.0, 2.0
 SIGNALLED = f"{STOPPED_BY}SIGUSR2"
@@ -154,5 +155,13 @@ def test_the_last_line_of_the_log_says_what_becomes_of_the_job(tmp_path: Path, m
 def test_settings_are_checked_without_a_rank(tmp_path: Path) -> None:
     result = run_module("launch.before_run", tmp_path / "before.json", "--train.epochs", "0")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: train.epochs = 0.0: must be a positive number\n"
+    assert re.fullmatch(r"error: train.epochs = 0.0: must be a positive number.*\n", result.stderr)
     assert not (tmp_path / "before.json").exists()
+
+
+def test_torchrun_tries_a_mistake_once_and_ends_with_its_status(tmp_path: Path) -> None:
+    torchrun = ("--standalone", "--nproc-per-node", 1, "--max-restarts", 3)
+    wrong = ("--data.shards", tmp_path / "nowhere", "--track.wandb", "off", "--run.dir", tmp_path / "run")
+    result = run_module("launch.torchrun", *torchrun, "-m", "launch.rank", *wrong)
+    assert result.returncode == 2
+    assert len(user_errors(result)) == 1
