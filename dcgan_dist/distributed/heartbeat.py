@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from dcgan_dist.distributed.world import World
 
-START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile; who waits for another gives up after CONNECT_TIMEOUT
+START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile; ranks that wait give up after CONNECT_TIMEOUT
 CULPRIT_FIRST_SECONDS = 5.0  # torchrun reports the rank that ends first, so ranks that only wait end later
 SIGN_OF_LIFE_SECONDS = 1.0
 

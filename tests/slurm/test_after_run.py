@@ -21,7 +21,7 @@ from launch.after_run import (
     decide,
     read_attempt,
 )
-from tests.running import run_module, user_errors
+from tests.running import run_module
 
 OLD, NEW = 1.0, 2.0
 SIGNALLED = f"{STOPPED_BY}SIGUSR2"
@@ -157,11 +157,3 @@ def test_settings_are_checked_without_a_rank(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"error: train.epochs = 0.0: must be a positive number.*\n", result.stderr)
     assert not (tmp_path / "before.json").exists()
-
-
-def test_torchrun_tries_a_mistake_once_and_ends_with_its_status(tmp_path: Path) -> None:
-    torchrun = ("--standalone", "--nproc-per-node", 1, "--max-restarts", 3)
-    wrong = ("--data.shards", tmp_path / "nowhere", "--track.wandb", "off", "--run.dir", tmp_path / "run")
-    result = run_module("launch.torchrun", *torchrun, "-m", "launch.rank", *wrong)
-    assert result.returncode == 2
-    assert len(user_errors(result)) == 1

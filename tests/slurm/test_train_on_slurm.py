@@ -126,6 +126,7 @@ def test_a_mistake_that_only_ranks_can_find_fails_the_job_once(
     assert job.wait(timeout=60) == "FAILED"
     assert job.restarts == 0
     assert job.log().count("error: data.global_batch_size = 1: 2 ranks need") == len(NODES)
+    assert "Exited with exit code 2" in job.log()  # of torchrun
     assert job.last_line().startswith(f"error: {run}: data.global_batch_size = 1: 2 ranks need")
     assert not run.exists()
 
