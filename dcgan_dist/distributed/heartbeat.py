@@ -64,7 +64,8 @@ class Heartbeat:
         self._started = self._paused = False
         self._over = threading.Event()
         self._store = _own_connection() if world.size > 1 else None
-        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def beat(self) -> None:
         """A step has ended."""
@@ -81,19 +82,22 @@ class Heartbeat:
         try:
             yield
         finally:
+            self._last = time.monotonic()  # first, or the watch may take the pause for silence
             self._paused = False
-            self._last = time.monotonic()
 
     def stop(self) -> None:
-        """Nothing more to watch."""
+        """Nothing more to watch. A thread that still spoke to the store while Python ends would abort the process."""
         self._over.set()
+        self._thread.join(timeout=5 * SIGN_OF_LIFE_SECONDS)
 
     def _watch(self) -> None:
         while not self._over.wait(SIGN_OF_LIFE_SECONDS):
             self._sign_of_life()
+            if self._paused:
+                continue
             silence = time.monotonic() - self._last
             limit = self._timeout if self._started else max(self._timeout, START_TIMEOUT_SECONDS)
-            if not self._paused and silence > limit + (CULPRIT_FIRST_SECONDS if self._waits_for_others() else 0):
+            if silence > limit + (CULPRIT_FIRST_SECONDS if self._waits_for_others() else 0):
                 self._end(f"no step has ended for {silence:.0f} seconds")
 
     def _end(self, what: str) -> None:
