@@ -61,8 +61,8 @@ def on_two_nodes(
         launch(1, port, "--run.dir", run, "--data.shards", second, first=only_on_second),
     ]
     found = answers(ranks[0])
-    ranks[1].communicate(timeout=30)
-    assert ranks[0].returncode == ranks[1].returncode
+    _, errors = ranks[1].communicate(timeout=30)
+    assert ranks[0].returncode == ranks[1].returncode, errors
     return ranks[0].returncode, found
 
 
