@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
+from dcgan_dist.launcher import is_restart
 from dcgan_dist.stability import WatchRecord
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
     if config.run.resume not in ("auto", "never"):
         saved = checkpointer.load(Path(config.run.resume))
         if newest is not None and newest > saved["images_seen"]:
-            if _is_restart():
+            if is_restart():
                 return checkpointer.load_newest()  # of this very run, which has come further since its first start
             # The next resume would take the newer one, which is not of this line.
             raise UserError(
@@ -64,7 +64,7 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
         if Path(config.run.resume).resolve().parent != checkpointer.folder.resolve():
             saved |= _of_a_branch(saved["images_seen"])
         return saved
-    if config.run.resume == "never" and newest is not None and not _is_restart():
+    if config.run.resume == "never" and newest is not None and not is_restart():
         raise UserError(
             f"run.resume = never: {checkpointer.folder} has checkpoints already; choose another --run.dir, "
             "or --run.resume auto to go on from them"
@@ -75,11 +75,6 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
 def _of_a_branch(images_seen: int) -> dict[str, Any]:
     """What a run that begins with another's checkpoint does not inherit: its trackers' runs and its rollbacks."""
     return {"tracker_ids": {}, "watch": WatchRecord(last_row=images_seen, last_grid=images_seen).as_dict()}
-
-
-def _is_restart() -> bool:
-    """Whether torchrun or SLURM runs the same command again."""
-    return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def check_precision(config: TrainConfig, precision: str, saved: dict[str, Any]) -> None:
