@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import sys
@@ -172,6 +173,10 @@ def _pick_device(local_rank: int) -> torch.device:
 
 
 def _join_process_group(world: World) -> None:
+    # Its functions have the group as a default argument, and optimizers import it. Imported before there is a group,
+    # they cannot keep that alive: gloo's threads would outlive `close`, and abort the rank if one of them let go of a
+    # tensor while Python ends.
+    importlib.import_module("torch.distributed.nn.functional")
     own_gpu = world.device.type == "cuda" and world.local_size <= torch.cuda.device_count()
     store, rank, size = next(iter(dist.rendezvous("env://", timeout=CONNECT_TIMEOUT)))
     if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:

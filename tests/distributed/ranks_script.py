@@ -9,6 +9,7 @@ the ranks do together and asserts afterwards, so that a failure on one rank keep
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import json
 import os
@@ -478,6 +479,14 @@ def ranks_draw_the_grid_of_one_rank(world: World) -> None:
         assert (grids[0].int() - grids[1].int()).abs().max() <= 1
 
 
+def leaving_the_group_ends_its_threads(world: World) -> None:
+    """One that lived on could let go of a tensor while Python ends, and abort the rank."""
+    importlib.import_module("torch._dynamo")  # as optimizers do: it brings in functions that hold on to the group
+    world.close()
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads
+
+
 CHECKS: tuple[Callable[[World], None], ...] = (
     sync_batch_norm_is_batch_norm_over_even_shares,
     sync_batch_norm_is_batch_norm_over_uneven_shares,
@@ -498,6 +507,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     networks_keep_their_parameters_when_synchronised,
     a_mistake_on_one_rank_ends_all_with_the_same_line,
     a_mistake_on_all_ranks_is_told_without_naming_one,
+    an_interruption_of_one_rank_is_one_of_all,
     together_without_a_mistake_goes_on,
     a_request_to_stop_heard_by_one_rank_is_obeyed_by_all_at_one_step,
     a_stop_file_and_a_time_limit_stop_all_ranks,
@@ -509,6 +519,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     every_rank_caches_every_image,
     an_image_damaged_on_one_rank_ends_all,
     ranks_draw_the_grid_of_one_rank,
+    leaving_the_group_ends_its_threads,  # the last
 )
 
 
