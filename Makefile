@@ -36,7 +36,7 @@ demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks (RANKS=N for 
 		-m dcgan_dist.train --config $$config
 
 test: $(VENV)/ready ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/ready ## the tutorial's way, pytorch/examples' way and ours, measured in turns on this machine
 	$(BIN)/python -m benchmarks $(BENCH)
