@@ -118,13 +118,7 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             _, checkpointer.best = scores.best
         return _train_or_roll_back(config, plan, state, latents, source, recorder, stop, world)
     except Interrupted as asked:
-        log.info("stopped by %s before the first step: %s", asked, folder.path)
-        if world.is_main:
-            folder.try_write_status("preempted", state.images_seen, str(asked))
-            note_event(folder.events, state.images_seen, "preempted", f"stopped by {asked} before the first step")
-        if recorder:
-            recorder.trackers.close("preempted")
-        return 0
+        return _end_before_first_step(folder, state, recorder, str(asked), world)
     except BaseException as error:
         if isinstance(error, ShardError) and not world.is_main:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
@@ -138,6 +132,19 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             if recorder and isinstance(error, RunFailed):
                 recorder.report()
         raise
+
+
+def _end_before_first_step(
+    folder: RunFolder, state: TrainState, recorder: RunRecorder | None, reason: str, world: World
+) -> int:
+    """Says that the run was asked to stop before it had anything to save."""
+    log.info("stopped by %s before the first step: %s", reason, folder.path)
+    if world.is_main:
+        folder.try_write_status("preempted", state.images_seen, reason)
+        note_event(folder.events, state.images_seen, "preempted", f"stopped by {reason} before the first step")
+    if recorder:
+        recorder.trackers.close("preempted")
+    return 0
 
 
 def _fill(config: TrainConfig, data: Data, stop: StopRequest, world: World) -> PixelSource:
