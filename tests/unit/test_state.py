@@ -1,0 +1,23 @@
+"""What a state refuses to become."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.precision import Precision
+from dcgan_dist.state import initial_state
+
+ALONE = World(0, 1, 0, 1, torch.device("cpu"))
+
+
+def test_a_number_of_rollbacks_that_is_none_is_refused() -> None:
+    config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=4))
+    state = initial_state(config, ALONE, Precision("fp32", ALONE.device))
+    saved = state.state_dict()
+    state.load_state_dict(saved, ALONE)
+    saved["watch"]["rollbacks"] = torch.ones(2)
+    with pytest.raises(TypeError, match="number of rollbacks"):
+        state.load_state_dict(saved, ALONE)
