@@ -91,6 +91,12 @@ def _version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def _has_loaded(pid: int, library: str) -> bool:
+    with contextlib.suppress(OSError):
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
 class CannotStart(Exception):
     """A daemon does not run on this machine; its reason."""
 
@@ -205,6 +211,20 @@ class Cluster:
                 environment = set(path.read_text(errors="replace").split("\0"))
                 if f"SLURM_CONF={self.configuration}" in environment:
                     yield int(path.parent.name), environment
+
+    def nodes_that_load_torch(self, step: str) -> set[str]:
+        """Nodes where the first program of a step is past its start.
+
+        SLURM drops signals to a step that it has told of in squeue, but whose programs it is only starting.
+        """
+        job, _, number = step.partition(".")
+        return {
+            node
+            for pid, environment in self.processes()
+            for node in NODES
+            if {f"SLURM_JOB_ID={job}", f"SLURM_STEP_ID={number}", f"SLURMD_NODENAME={node}"} <= environment
+            and _has_loaded(pid, "libtorch")
+        }
 
     def call(self, *command: object) -> str:
         """What one of SLURM's commands answers."""

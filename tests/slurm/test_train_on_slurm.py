@@ -90,7 +90,7 @@ def test_a_signal_before_the_first_image_starts_the_job_again_and_scancel_ends_i
     cluster: Cluster, settings: Settings, tmp_path: Path
 ) -> None:
     job, _ = start(cluster, tmp_path, *settings)
-    job.wait_until(lambda: f"{job.number}.0" in cluster.call("squeue", "-h", "-s", "-o", "%i"), "its step has started")
+    job.wait_until(lambda: cluster.nodes_that_load_torch(f"{job.number}.0") == set(NODES), "its step has started")
     job.signal("USR2")
     job.wait_until(lambda: job.restarts == 1, "it is queued again")
     # Where one node's torchrun was killed, srun terminates the others.
