@@ -27,6 +27,8 @@ python -m dcgan_dist.train --print_config > mine.yaml            all settings, t
 
 Called again with the same run folder, a stopped run goes on where it was."""
 
+MOST_PROBLEMS = 8  # a misplaced line of YAML makes all that follow it wrong, and a message must fit a screen
+
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind every option, and the examples as they are laid out."""
@@ -99,7 +101,8 @@ def _printing_once() -> Iterator[None]:
 def _in_lines(problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
-    return f"{len(problems)} settings cannot be used:" + "".join(f"\n  {problem}" for problem in problems)
+    told = problems[:MOST_PROBLEMS] + [f"and {len(problems) - MOST_PROBLEMS} more"] * (len(problems) > MOST_PROBLEMS)
+    return f"{len(problems)} settings cannot be used:" + "".join(f"\n  {problem}" for problem in told)
 
 
 def _mistakes(parser: ArgumentParser, arguments: list[str]) -> list[str]:

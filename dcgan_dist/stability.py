@@ -86,6 +86,23 @@ class WatchRecord:
     last_grid: int = 0
     """Images seen at the newest grid."""
 
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> WatchRecord:
+        """What `as_dict` gave. Raises TypeError if a field is of another kind."""
+        record = cls(**saved)
+        sound = {
+            "rollbacks": isinstance(record.rollbacks, int) and record.rollbacks >= 0,
+            "shown": isinstance(record.shown, list) and all(isinstance(kind, str) for kind in record.shown),
+            "stretch": isinstance(record.stretch, list) and all(_is_row(row) for row in record.stretch),
+            "last_row": isinstance(record.last_row, int),
+            "widest": isinstance(record.widest, (int, float)),
+            "last_grid": isinstance(record.last_grid, int),
+        }
+        for name, is_sound in sound.items():
+            if not is_sound:
+                raise TypeError(f"the watch's {name} cannot be {str(getattr(record, name))[:40]!r}")
+        return record
+
     @property
     def trusted_images(self) -> int:
         """No sign that is still to come can have begun before so many images were seen."""
@@ -131,6 +148,13 @@ class StabilityWatch:
         sign = _seen(record, NARROW, fallen or poor, text, record.last_grid)
         record.last_grid = images_seen
         return [sign] if sign else []
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is one of a stretch's rows."""
+    if not isinstance(row, dict) or not isinstance(row.get("images"), int):
+        return False
+    return all(isinstance(value, (int, float)) for value in row.values())
 
 
 def _seen(record: WatchRecord, kind: str, shows: bool, text: str, since: int) -> Sign | None:

@@ -76,9 +76,7 @@ class TrainState:
             self.window.sums.copy_(saved["metric_sums"])
         self.images_seen = saved["images_seen"]
         # A checkpoint older than the watch has none.
-        self.watch = WatchRecord(**saved.get("watch", {"last_row": self.images_seen}))
-        if not isinstance(self.watch.rollbacks, int):
-            raise TypeError(f"the number of rollbacks cannot be {str(self.watch.rollbacks)[:40]!r}")
+        self.watch = WatchRecord.from_dict(saved.get("watch", {"last_row": self.images_seen}))
         for group in self.discriminator_optimizer.param_groups:
             group["lr"] *= DISCRIMINATOR_RATE_AFTER_ROLLBACK**self.watch.rollbacks
 

@@ -28,7 +28,10 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.prepare import Plan, restore
+from dcgan_dist.recorder import FIGURE_NAMES
 from dcgan_dist.resume import check_contents, check_identity, choose_global_batch
+from dcgan_dist.stability import StabilityWatch
+from dcgan_dist.state import TrainState
 from tests.faults.lab import GLOBAL_BATCH, Lab
 from tests.running import assert_same_tensors, checkpoints, load_checkpoint
 
@@ -216,6 +219,16 @@ def _restore_and_step(sample: Sample, saved: dict[str, Any]) -> None:
             for weight in group["params"]:
                 weight.grad = torch.zeros_like(weight)
         optimizer.step()
+    _use_watch(state)
+
+
+def _use_watch(state: TrainState) -> None:
+    """What a resumed run does with it until its next checkpoint."""
+    figures = dict.fromkeys((*FIGURE_NAMES.values(), "gradient/generator"), 1.0)
+    watch = StabilityWatch(10**6, GLOBAL_BATCH)
+    watch.row(state.watch, state.images_seen + GLOBAL_BATCH, figures)
+    watch.grid(state.watch, state.images_seen + GLOBAL_BATCH, 0.5)
+    assert isinstance(state.watch.trusted_images, int)
 
 
 def _manifest(sample: Sample, chance: random.Random) -> None:

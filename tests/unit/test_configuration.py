@@ -163,6 +163,16 @@ def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
     assert len(told.splitlines()) == 6
 
 
+def test_of_many_mistakes_the_first_are_told_and_the_rest_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("run:\n" + "".join(f"  {name}: 1\n" for name in "abcdefghijk"))
+    told = mistakes("--config", file).splitlines()
+    assert told[0] == "11 settings cannot be used:"
+    assert told[1].startswith(f"  {file}: run.a: there is no such setting")
+    assert told[-1] == "  and 3 more"
+    assert len(told) == 10
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [

@@ -13,11 +13,25 @@ from dcgan_dist.state import initial_state
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 
 
-def test_a_number_of_rollbacks_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rollbacks", torch.ones(2)),
+        ("rollbacks", -1),
+        ("shown", "text"),
+        ("stretch", [{"loss/generator": 1.0}]),
+        ("stretch", {"a": {}}),
+        ("last_row", None),
+        ("widest", []),
+        ("last_grid", 2.5),
+        ("youngest", 1),
+    ],
+)
+def test_a_record_of_the_watch_that_is_none_is_refused(field: str, value: object) -> None:
     config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=4))
     state = initial_state(config, ALONE, Precision("fp32", ALONE.device))
     saved = state.state_dict()
     state.load_state_dict(saved, ALONE)
-    saved["watch"]["rollbacks"] = torch.ones(2)
-    with pytest.raises(TypeError, match="number of rollbacks"):
+    saved["watch"][field] = value
+    with pytest.raises(TypeError, match=field):
         state.load_state_dict(saved, ALONE)
