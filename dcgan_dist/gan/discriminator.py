@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor, nn
 
-from dcgan_dist.gan.convolution import Halving
+from dcgan_dist.gan.convolution import Halving, ToVector
 
 
 class Discriminator(nn.Module):
@@ -25,7 +25,7 @@ class Discriminator(nn.Module):
         self.downsample = nn.Sequential(
             *(_halving(narrow, wide, norm=True) for narrow, wide in itertools.pairwise(channels))
         )
-        self.to_logit = nn.Conv2d(channels[-1], 1, 4, 1, 0, bias=False)
+        self.to_logit = ToVector(channels[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judges each image."""

@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor, nn
 
-from dcgan_dist.gan.convolution import Doubling
+from dcgan_dist.gan.convolution import Doubling, FromVector
 
 
 class Generator(nn.Module):
@@ -21,7 +21,7 @@ class Generator(nn.Module):
         super().__init__()
         doublings = int(math.log2(image_size)) - 3  # from 4 pixels to half the image size
         channels = [base_channels * 2**power for power in range(doublings, -1, -1)]
-        self.project = _normalised(nn.ConvTranspose2d(latent_size, channels[0], 4, 1, 0, bias=False))
+        self.project = _normalised(FromVector(latent_size, channels[0]))
         self.upsample = nn.Sequential(
             *(_normalised(Doubling(wide, narrow)) for wide, narrow in itertools.pairwise(channels))
         )
@@ -29,7 +29,7 @@ class Generator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Draws an image from each latent."""
-        maps = self.project(latents[:, :, None, None])  # [n, channels, 4, 4]
+        maps = self.project(latents)  # [n, channels, 4, 4]
         maps = self.upsample(maps)  # [n, base_channels, image_size / 2, image_size / 2]
         return self.to_image(maps)
 

@@ -1,4 +1,4 @@
-"""The halving and the doubling convolution: on a CPU in half precision their weights learn by another way."""
+"""The convolutions of both networks: on a CPU in half precision they are computed, and learn, in other ways."""
 
 from __future__ import annotations
 
@@ -6,48 +6,93 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.gan.convolution import Doubling, Halving, _weight_gradient
+from dcgan_dist.gan.convolution import Doubling, FromVector, Halving, ToVector, _double, _weight_gradient
 
-LAYERS = (Halving(128, 256), Doubling(256, 128))
+# From and to colours; narrow; wide on a large map and on small ones.
+LAYERS = (Halving(3, 64), Doubling(64, 3), Halving(16, 32), Doubling(128, 64), Halving(128, 256), Doubling(256, 128))
+SIZES = (16, 8, 8, 12, 8, 4)
 
 
-def gradients(layer: nn.Module, plain: nn.Module | None, images: Tensor) -> tuple[Tensor, ...]:
-    """Output, and gradients of input and weight, in bf16; by `plain` with the layer's weights if it is given."""
-    used = plain or layer
-    used.load_state_dict(layer.state_dict())
-    used.zero_grad()
+def random(*shape: int) -> Tensor:
+    """N(0, 1), always the same, channels last in memory as the networks have their maps."""
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    return values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values
+
+
+def gradients(layer: nn.Module, weights: nn.Module, images: Tensor, autocast: bool) -> tuple[Tensor, ...]:
+    """Output, and gradients of input and weight."""
+    layer.load_state_dict(weights.state_dict())
+    layer.to(memory_format=torch.channels_last).zero_grad()
     images = images.clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        output = used(images)
-    output.backward(torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output))
-    assert images.grad is not None and isinstance(used.weight, Tensor) and used.weight.grad is not None
-    return output.detach(), images.grad, used.weight.grad
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+        output = layer(images)
+    output.backward(random(*output.shape).to(output.dtype))
+    assert images.grad is not None and isinstance(layer.weight, Tensor) and layer.weight.grad is not None
+    return output.detach(), images.grad, layer.weight.grad
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=["halving", "doubling"])
-def test_in_half_precision_they_are_the_ordinary_convolutions(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+    """torch's own layer of the same shape."""
     kind = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
-    plain = kind(layer.in_channels, layer.out_channels, 4, 2, 1, bias=False)
-    images = torch.randn(4, layer.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
-    ours, theirs = (gradients(layer, each, images) for each in (None, plain))
-    assert torch.equal(ours[0], theirs[0])
-    for one, other in zip(ours[1:], theirs[1:], strict=True):
-        assert one.dtype == torch.float32
-        torch.testing.assert_close(one, other, rtol=0.02, atol=0.005 * float(other.abs().max()))
+    return kind(layer.in_channels, layer.out_channels, 4, layer.stride, layer.padding, bias=False)  # type: ignore[arg-type]
 
 
-def test_the_weights_gradient_is_that_of_the_convolution() -> None:
-    large, small = (torch.randn(2, channels, size, size).double() for channels, size in ((3, 8), (5, 4)))
-    weight = torch.zeros(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("layer", "size"), list(zip(LAYERS, SIZES, strict=True)), ids=str)
+def test_in_half_precision_they_are_the_ordinary_convolutions(layer: nn.Conv2d | nn.ConvTranspose2d, size: int) -> None:
+    images = random(4, layer.in_channels, size, size)
+    for one, other in zip(
+        gradients(layer, layer, images, autocast=True),
+        gradients(plain(layer), layer, images, autocast=False),
+        strict=True,
+    ):
+        # bf16 has eight bits; sums of many products differ by more than one of them where they almost cancel.
+        torch.testing.assert_close(one.float(), other, rtol=0.02, atol=0.01 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_in_half_precision_weights_learn_in_full_precision_and_in_their_own_layout(
+    layer: nn.Conv2d | nn.ConvTranspose2d,
+) -> None:
+    _, _, of_weight = gradients(layer, layer, random(2, layer.in_channels, 8, 8), autocast=True)
+    assert of_weight.dtype == torch.float32
+    assert of_weight.stride() == layer.weight.stride()
+
+
+@pytest.mark.parametrize(("c", "d", "size"), [(5, 3, 4), (64, 64, 8), (64, 65, 2), (64, 64, 16)])
+def test_the_weights_gradient_is_that_of_the_convolution(c: int, d: int, size: int) -> None:
+    large, small = random(2, d, 2 * size, 2 * size).double(), random(2, c, size, size).double()
+    weight = torch.zeros(c, d, 4, 4, dtype=torch.float64, requires_grad=True)
     (torch.conv2d(large, weight, stride=2, padding=1) * small).sum().backward()
     torch.testing.assert_close(_weight_gradient(large, small), weight.grad)
 
 
-def test_narrow_frozen_and_full_precision_layers_take_torch_s_own_way() -> None:
-    images = torch.randn(2, 128, 8, 8, requires_grad=True)
-    frozen = Halving(128, 256).requires_grad_(False)
-    assert "Unfolded" not in type(LAYERS[0](images).grad_fn).__name__
+@pytest.mark.parametrize("d", [1, 3, 4, 5])
+def test_doubling_to_few_channels_is_the_transposed_convolution(d: int) -> None:
+    small, weight = random(2, 6, 5, 5).double(), random(6, d, 4, 4).double()
+    expected = torch.conv_transpose2d(small, weight, stride=2, padding=1)
+    torch.testing.assert_close(_double(small, weight), expected)
+
+
+@pytest.mark.parametrize(("layer", "size"), [(FromVector(10, 6), 1), (ToVector(6, 2), 4)], ids=["from", "to"])
+def test_from_and_to_a_vector_they_are_the_ordinary_convolutions(layer: nn.Conv2d, size: int) -> None:
+    images = random(3, layer.in_channels, size, size)
+    ours = gradients(layer, layer, images, autocast=False)
+    theirs = gradients(plain(layer), layer, images, autocast=False)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other.view_as(one))
+
+
+def test_frozen_weights_get_no_gradient_and_let_it_through() -> None:
+    layer, images = Halving(3, 8), random(2, 3, 8, 8).requires_grad_()
+    layer.requires_grad_(False)
     with torch.autocast("cpu", torch.bfloat16):
-        assert "Unfolded" in type(LAYERS[0](images).grad_fn).__name__
-        assert "Unfolded" not in type(frozen(images).grad_fn).__name__
-        assert "Unfolded" not in type(Halving(128, 64)(images).grad_fn).__name__
+        layer(images).sum().backward()
+    assert layer.weight.grad is None
+    assert images.grad is not None
+
+
+def test_full_precision_takes_torch_s_own_way() -> None:
+    layer, images = Halving(128, 256), random(2, 128, 8, 8)
+    assert "InHalf" not in type(layer(images).grad_fn).__name__
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "InHalf" in type(layer(images).grad_fn).__name__
