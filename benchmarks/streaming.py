@@ -4,7 +4,8 @@
 
     python -m benchmarks.streaming SHARDS
 
-Both decode, crop and resize by the same operators; the reader goes through the tars in file order, ours jumps.
+Both decode, crop and resize by the same operators in the same executor; the reader goes through the tars in file order,
+ours jumps. Both decode ahead while the other has its turn, so a turn should be many batches.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("shards", type=Path, help="folder made by data_prep.celeba")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=16, help="batches of 128 a turn (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=64, help="batches of 128 a turn (default: %(default)s)")
     options = parser.parse_args()
     import torch
 
@@ -78,12 +79,12 @@ def open_reader(
     import torch
     from nvidia.dali import fn, pipeline_def
 
-    from dcgan_dist.data.decode_dali import GPU_DECODER, decode_and_resize, to_torch
+    from dcgan_dist.data.decode_dali import GPU_DECODER, decode_and_resize, pipeline_options, to_torch
 
     tars = sorted(folder.glob("*.tar"))
     on_gpu = device.type == "cuda"
 
-    @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=device.index if on_gpu else None)
+    @pipeline_def(batch_size=BATCH, **pipeline_options(device, threads))
     def reading() -> Any:
         encoded = fn.readers.webdataset(
             paths=[str(tar) for tar in tars], index_paths=[str(tar.with_suffix(".idx")) for tar in tars], ext=["jpg"]
