@@ -134,8 +134,9 @@ class TrainSection:
     """joint: real and drawn images go through the discriminator together, with batch statistics of their own;
     separate: one after the other. The weights are the same. auto: joint where there are several ranks or a GPU."""
 
-    reuse_fakes: bool = False
-    """Let the generator learn from the images the discriminator has just seen, and not from new ones."""
+    reuse_fakes: bool = True
+    """Let the generator learn from the images the discriminator has just learned from, as pytorch/examples does, and
+    not from new ones, as the tutorial does: a twelfth less arithmetic, and no worse scores."""
 
     compile: bool = False
     """Compile the networks with torch.compile; the first step then takes a minute or so."""

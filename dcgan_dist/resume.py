@@ -34,6 +34,9 @@ IDENTITY = (
     "ema.half_life_images",
 )
 
+# A setting that is younger than a checkpoint had the effect of its default then, or else of this.
+BEFORE_IT_WAS_A_SETTING = {"train.reuse_fakes": False}
+
 # Those among them that give the weights their shapes: no checkpoint of another value can be loaded.
 SHAPES = ("data.image_size", "model.latent_size", "model.base_channels", "model.discriminator_input_norm")
 
@@ -137,8 +140,8 @@ def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any])
     for key in IDENTITY:
         section, field = key.split(".")
         fields = then.get(section)
-        # A setting that is younger than the checkpoint had the effect of its default then.
-        before = fields.get(field, default[section][field]) if isinstance(fields, dict) else None
+        once = BEFORE_IT_WAS_A_SETTING.get(key, default[section][field])
+        before = fields.get(field, once) if isinstance(fields, dict) else None
         if now[section][field] != before:
             differing[key] = f"{key} is {now[section][field]} and was {before}"
     if saved["dataset_fingerprint"] != fingerprint:

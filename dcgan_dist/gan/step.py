@@ -52,7 +52,7 @@ class GanStep:
     """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
 
     def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
-        """Updates the discriminator with `first_latents`, then the generator with `second_latents`.
+        """Updates the discriminator with `first_latents`, then the generator with `second_latents`, or with the same.
 
         pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
         """

@@ -31,7 +31,7 @@ ANOTHER_VALUE = {
     "optim.beta2": "0.25",
     "train.precision": "fp32",
     "train.batch_norm": "local",
-    "train.reuse_fakes": "true",
+    "train.reuse_fakes": "false",
 }
 
 
@@ -84,10 +84,18 @@ def test_a_setting_that_gives_weights_their_shapes_may_not_even_change_if_accept
 
 def test_a_setting_that_is_younger_than_the_checkpoint_counts_as_its_default() -> None:
     saved = saved_by(CONFIG)
-    del saved["config"]["train"]["reuse_fakes"]
+    del saved["config"]["ema"]["half_life_images"]
     check_identity(CONFIG, "abc", saved)
+    with pytest.raises(UserError, match=r"ema\.half_life_images is 7 and was 10000"):
+        check_identity(parse_arguments(["--ema.half_life_images", "7"]), "abc", saved)
+
+
+def test_a_checkpoint_from_before_fakes_could_be_reused_was_trained_without() -> None:
+    saved = saved_by(CONFIG)
+    del saved["config"]["train"]["reuse_fakes"]
     with pytest.raises(UserError, match=r"train\.reuse_fakes is True and was False"):
-        check_identity(parse_arguments(["--train.reuse_fakes", "true"]), "abc", saved)
+        check_identity(CONFIG, "abc", saved)
+    check_identity(parse_arguments(["--train.reuse_fakes", "false"]), "abc", saved)
 
 
 def test_other_images_may_not_take_the_place_of_the_first() -> None:
