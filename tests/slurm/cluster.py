@@ -297,10 +297,10 @@ class Job:
         self.cluster.wait_until(lambda: self.field("JobState") not in UNFINISHED, f"job {self.number} ends", timeout)
         return self.field("JobState")
 
-    def minutes_running(self) -> int:
-        """Whole minutes since its last start."""
-        hours, minutes, _ = self.field("RunTime").split(":")
-        return 60 * int(hours) + int(minutes)
+    def seconds_running(self) -> int:
+        """Since its last start."""
+        hours, minutes, seconds = map(int, self.field("RunTime").split(":"))
+        return (hours * 60 + minutes) * 60 + seconds
 
     def limit_minutes(self, minutes: int) -> None:
         """Sets the time that each of its starts may take."""

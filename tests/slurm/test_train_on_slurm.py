@@ -59,8 +59,9 @@ def test_a_job_out_of_time_and_then_queued_again_by_hand_ends_in_the_same_weight
 ) -> None:
     job, run = start(cluster, tmp_path, *settings, options=(warning_of_the_script(seconds=59),))
     wait_for_a_random_step(job, run)
-    cluster.freeze_ranks()  # SLURM looks at limits every half minute
-    job.limit_minutes(1 + job.minutes_running())
+    cluster.freeze_ranks()
+    # SLURM looks at limits every half minute: if less is left, it ends the job without having warned it.
+    job.limit_minutes(1 + (job.seconds_running() + 32) // 60)
     job.wait_until(lambda: job.restarts == 1, "it queues itself again")
     job.limit_minutes(10)
     stopped = read_status(run)
