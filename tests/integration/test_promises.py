@@ -62,7 +62,7 @@ def assert_same_figures(alone: list[dict[str, float]], together: list[dict[str, 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_more_ranks_draw_the_same_grids(equivalent_run: RunOn, ranks: int) -> None:
-    names = ["000000000.png", f"{TOTAL:09d}.png", "real.png"]
+    names = ["000000000.png", f"{TOTAL:09d}.png", f"ema/{TOTAL:09d}.png", "real.png"]
     for name in names:
         one, many = (pixels(equivalent_run(count) / "samples" / name) for count in (1, ranks))
         assert np.abs(one - many).max() <= 1, name
