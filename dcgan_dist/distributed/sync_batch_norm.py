@@ -65,7 +65,7 @@ class _Normalise(torch.autograd.Function):
         for part, mean, variance, normalised in zip(
             input.chunk(parts), means, variances, output.chunk(parts), strict=True
         ):
-            _normalise(part, mean, variance, eps, weight, bias, out=normalised)
+            _scale_and_shift(part, mean, variance, eps, weight, bias, out=normalised)
         ctx.save_for_backward(input, weight, means, (variances + eps).rsqrt(), count)
         ctx.parts, ctx.world = parts, world
         ctx.mark_non_differentiable(means, variances, count)
@@ -89,19 +89,19 @@ class _Normalise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             averages = ctx.world.sum(sums).div(count)
             grad_input = torch.empty_like(input)
-            none, one = torch.zeros_like(weight), torch.ones_like(weight)
+            zero, one = torch.zeros_like(weight), torch.ones_like(weight)
             for out, part_grad, part, mean, inverse_std, (mean_grad, mean_grad_xhat) in zip(
                 grad_input.chunk(ctx.parts), part_grads, inputs, means, inverse_stds, averages, strict=True
             ):
                 # dx = w / std * (dy - mean(dy) - x_hat * mean(dy * x_hat))
                 slope = -inverse_std * mean_grad_xhat
                 centred = torch.empty_like(part)
-                _normalise(part, none, one, 0.0, slope, -mean_grad - slope * mean, out=centred)
-                _normalise(centred.add_(part_grad), none, one, 0.0, weight * inverse_std, none, out=out)
+                _scale_and_shift(part, zero, one, 0.0, slope, -mean_grad - slope * mean, out=centred)
+                _scale_and_shift(centred.add_(part_grad), zero, one, 0.0, weight * inverse_std, zero, out=out)
         return grad_input, grad_weight, grad_bias, None, None, None
 
 
-def _normalise(
+def _scale_and_shift(
     input: Tensor, mean: Tensor, variance: Tensor, eps: float, weight: Tensor, bias: Tensor, out: Tensor
 ) -> None:
     """out = (input - mean) / std * weight + bias in one pass; in half precision only the result is rounded.

@@ -1,7 +1,7 @@
 """The convolutions DCGAN is made of: halving an image and its mirror, doubling one; and those from and to a vector.
 
 On a CPU in half precision the first two have a backward pass, and for images a forward pass, of their own: the same
-sums, put to oneDNN in a form that it is fast at. benchmarks/results has the figures.
+sums, put to oneDNN in a form that it is fast at.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ EQUIVALENCE = (
     *("--train.precision", "fp64"),
     *("--data.global_batch_size", GLOBAL_BATCH),
     *("--data.flip", "true"),
+    *("--ema.half_life_images", 2 * GLOBAL_BATCH),  # so that the average, too, has moved at the end
     *("--train.total_images", STEPS * GLOBAL_BATCH),
     *("--track.every_images", GLOBAL_BATCH),
     *("--checkpoint.every_images", 220),
