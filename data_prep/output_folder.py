@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.celeba_source import Source
-from data_prep.plan import Plan
+from data_prep.plan import Plan, plan_digest, shard_digest
 from data_prep.shard_writer import Record, extreme, fits_source, record_path
 from dcgan_dist.data import shard_format
 from dcgan_dist.data.shard_format import Manifest, ShardError
@@ -44,7 +44,7 @@ def find_finished(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> 
     foreign = [path.name for path in sorted(out.glob("*.tar")) if path.name not in plan.shards]
     for tar_name in plan.shards:
         record = Record.load(record_path(out, tar_name))
-        if record and record.plan_digest != plan.digest:
+        if record and record.digest != _digest(plan, tar_name):
             foreign.append(tar_name)
     if foreign:
         raise UserError(
@@ -67,7 +67,7 @@ def _check_manifest(out: Path, plan: Plan, source: Source, skip_damaged: bool) -
         print(f"{problem}. Writing all shards again.", file=sys.stderr)
         (out / shard_format.MANIFEST_NAME).unlink()
         return None
-    if not all(fits_source(out, shard, source.images, plan.samples_of(shard.file)) for shard in manifest.shards):
+    if not all(fits_source(out, shard, source.images, plan.shard(shard.file)) for shard in manifest.shards):
         raise UserError(f"--out {out}: holds shards of other images than those in {source.images.path}; choose another")
     if manifest.skipped and not skip_damaged:
         raise UserError(
@@ -86,15 +86,19 @@ def damaged_images(manifest: Manifest) -> str:
 
 def _differences(manifest: Manifest, plan: Plan) -> str:
     """What the shards were made from that is not what is asked for now; empty if nothing."""
-    if manifest.plan == plan.digest:
-        return ""
     compared = [
         ("data set", manifest.dataset, plan.dataset),
         ("--split", manifest.split, plan.split),
         ("--seed", manifest.seed, plan.seed),
     ]
     different = [f"{name} {theirs}, not {ours}" for name, theirs, ours in compared if theirs != ours]
-    return ", ".join(different) or "made from another --source or with another --samples-per-shard"
+    if not different and manifest.plan != plan_digest(_digest(plan, tar_name) for tar_name in plan.shards):
+        different = ["made from another --source, with another --samples-per-shard or by an older version"]
+    return ", ".join(different)
+
+
+def _digest(plan: Plan, tar_name: str) -> str:
+    return shard_digest(plan.settings, plan.shard(tar_name).annotations())
 
 
 def make_ready(out: Path, plan: Plan) -> None:
@@ -118,7 +122,7 @@ def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
         largest_image=extreme(max, [record.largest_image for record in records]),
         skipped=tuple(sorted(name for record in records for name in record.skipped)),
         shards=tuple(record.shard for record in records),
-        plan=plan.digest,
+        plan=plan_digest(record.digest for record in records),
     )
     shard_format.write_manifest(out, manifest)
     remove_records(out, plan)

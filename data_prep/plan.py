@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import random
 import sys
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from data_prep.celeba_annotations import ANNOTATION_FILES, SPLITS, Table, json_template, read_table
+from data_prep.celeba_annotations import ANNOTATION_FILES, SPLITS, Table, read_table
 from data_prep.celeba_images import ImageZip, SourceImage
 from data_prep.celeba_source import WHERE_TO_GET_IT, Source
 from dcgan_dist.errors import UserError
 
 
-class PlannedSample(NamedTuple):
-    """One image and its rows of annotations, one for each of the plan's tables."""
+class PlannedShard(NamedTuple):
+    """What goes into one tar."""
 
-    image: SourceImage
-    rows: tuple[str, ...]
+    file: str
+    """Name of the tar."""
+    images: list[SourceImage]
+    """In the order of the tar."""
+    tables: list[Table]
+    """The annotations of these images."""
+
+    def annotations(self) -> list[bytes]:
+        """The JSON of each image, read from the annotation files. Raises UserError for a malformed row, and OSError."""
+        parts = [table.as_json() for table in self.tables]
+        return [
+            b'{"file":"%b",%b}' % (image.name.encode(), b",".join(values))
+            for image, *values in zip(self.images, *parts, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,8 @@ class Plan:
     """All images of the source, sorted."""
     in_zip: dict[str, SourceImage]
     """Where they lie in a zip; empty for a folder."""
-    tables: dict[str, Table]
-    """For each kind of annotation where the rows of these images lie."""
+    tables: list[Table]
+    """The annotations, each with a row for every one of the names."""
     order: array[int]
     """Which of the names are the split's, shuffled."""
 
@@ -57,40 +69,39 @@ class Plan:
         }
 
     @property
-    def templates(self) -> dict[str, str]:
-        """For each kind of annotation its part of a sample's JSON, with places for the values."""
-        return {part: json_template(part, table.columns) for part, table in self.tables.items()}
+    def settings(self) -> str:
+        """What was asked for."""
+        return json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard])
 
-    @cached_property
-    def digest(self) -> str:
-        """Checksum over all of this, the images by name. Raises OSError."""
-        settings = [self.dataset, self.split, self.seed, self.samples_per_shard, self.templates]
-        identity = hashlib.sha256(json.dumps(settings).encode())
-        for tar_name in self.shards:
-            for image, row in self.samples_of(tar_name):
-                identity.update(f"{image.name};{';'.join(row)}\n".encode())
-        return identity.hexdigest()
-
-    def samples_of(self, tar_name: str) -> tuple[PlannedSample, ...]:
-        """One shard's samples, their annotations read only now. Raises OSError."""
+    def shard(self, tar_name: str) -> PlannedShard:
+        """What goes into a tar."""
         numbers = self.order[self.shards[tar_name]]
-        rows = zip(*(table.rows(numbers) for table in self.tables.values()), strict=True)
         names = [self.names[number] for number in numbers]
-        images = [self.in_zip.get(name) or SourceImage(name) for name in names]
-        return tuple(itertools.starmap(PlannedSample, zip(images, rows, strict=True)))
+        images = [self.in_zip[name] for name in names] if self.in_zip else list(map(SourceImage, names))
+        return PlannedShard(tar_name, images, [table.only(numbers) for table in self.tables])
+
+
+def shard_digest(settings: str, annotations: list[bytes]) -> str:
+    """Checksum of what one shard is planned to hold: the settings, and of every image the name and the annotations."""
+    return hashlib.sha256(b"\n".join([settings.encode(), *annotations])).hexdigest()
+
+
+def plan_digest(shard_digests: Iterable[str]) -> str:
+    """Checksum of the whole plan, of those of its shards in their order."""
+    return hashlib.sha256("\n".join(shard_digests).encode()).hexdigest()
 
 
 def make_plan(source: Source, split: str, samples_per_shard: int, seed: int) -> Plan:
     """Finds the annotations, chooses the split's images and shuffles them over the shards. Raises UserError."""
     names, in_zip = source.list_images()
     tables = _read_tables(source, split, names)
-    chosen = range(len(names)) if split == "all" else _numbers_of_split(tables["partition"], split, names)
+    chosen = range(len(names)) if split == "all" else _numbers_of_split(tables, split, names)
     generator = random.Random(seed)
     order = sorted(chosen, key=lambda _: generator.random())  # not `shuffle`, which may change from version to version
     return Plan(source.dataset, split, seed, samples_per_shard, names, in_zip, tables, array("I", order))
 
 
-def _read_tables(source: Source, split: str, names: list[str]) -> dict[str, Table]:
+def _read_tables(source: Source, split: str, names: list[str]) -> list[Table]:
     """The tables that there are, each with a row for every image. Raises UserError."""
     for part in ("attributes", "partition"):
         if part not in source.annotation_files and not (part == "partition" and split == "all"):
@@ -100,10 +111,11 @@ def _read_tables(source: Source, split: str, names: list[str]) -> dict[str, Tabl
     for part, stem in ANNOTATION_FILES.items():
         if part not in source.annotation_files:
             print(f"warning: there is no {stem}.txt (or .csv), so the shards go without {part}", file=sys.stderr)
-    tables = {}
+    tables = []
     for part, path in source.annotation_files.items():
-        tables[part], listed = read_table(part, path)
-        _check_complete(source, names, tables[part], listed)
+        table, listed = read_table(part, path)
+        _check_complete(source, names, table, listed)
+        tables.append(table)
     return tables
 
 
@@ -123,10 +135,12 @@ def _check_complete(source: Source, names: list[str], table: Table, listed: list
     )
 
 
-def _numbers_of_split(partition: Table, split: str, names: list[str]) -> array[int]:
+def _numbers_of_split(tables: list[Table], split: str, names: list[str]) -> array[int]:
     """Which of the sorted names belong to the split."""
+    (partition,) = (table for table in tables if table.part == "partition")
     numbers, found = array("I"), set()
-    for number, value in enumerate(partition.rows(range(len(names)))):
+    for number, (_, *words) in enumerate(partition.rows()):
+        value = b" ".join(words).decode(errors="replace")
         if value not in SPLITS:
             raise UserError(f"{partition.file}: {names[number]} is in split {value!r}, expected 0, 1 or 2")
         found.add(SPLITS[value])

@@ -9,12 +9,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
-from data_prep.celeba_annotations import ANNOTATION_FILES, json_values
 from data_prep.celeba_images import DamagedImage, ImageFolder, ImageZip, SourceImage
-from data_prep.plan import PlannedSample
-from data_prep.quick_tar import HashingFile, QuickTarFile
+from data_prep.plan import PlannedShard, shard_digest
+from data_prep.shard_tar import ShardTar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
 from dcgan_dist.errors import UserError
@@ -25,12 +23,11 @@ REPORT_EVERY = 64  # images between two messages of a worker; it also notices th
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs to know beside the samples."""
+    """What a worker needs to know beside the shards."""
 
     out: Path
     images: ImageFolder | ImageZip
-    templates: dict[str, str]
-    plan_digest: str
+    settings: str
     decode_check: bool
     skip_damaged: bool
 
@@ -39,7 +36,8 @@ class Task:
 class Record:
     """What became of one shard; kept beside the tar until the manifest is written."""
 
-    plan_digest: str
+    digest: str
+    """Of what was planned, see `plan.shard_digest`."""
     decode_checked: bool
     skipped: tuple[str, ...]
     smallest_image: tuple[int, int]
@@ -67,70 +65,65 @@ def record_path(out: Path, tar_name: str) -> Path:
     return out / f".{tar_name}.record"
 
 
-def prepare_shard(
-    task: Task, tar_name: str, samples: tuple[PlannedSample, ...], report: Callable[[int], None]
-) -> Record:
+def prepare_shard(task: Task, planned: PlannedShard, report: Callable[[int], None]) -> Record:
     """Writes a tar, its index and its record, unless they are there and every byte is right."""
-    path = record_path(task.out, tar_name)
-    if (record := Record.load(path)) and _still_right(task, record, samples):
-        report(len(samples))
+    path = record_path(task.out, planned.file)
+    annotations = planned.annotations()
+    digest = shard_digest(task.settings, annotations)
+    if (record := Record.load(path)) and record.digest == digest and _still_right(task, record, planned):
+        report(len(planned.images))
         return record
-    record = write_shard(task, tar_name, samples, report)
+    record = write_shard(task, planned, annotations, digest, report)
     record.save(path)
     return record
 
 
-def _still_right(task: Task, record: Record, samples: tuple[PlannedSample, ...]) -> bool:
+def _still_right(task: Task, record: Record, planned: PlannedShard) -> bool:
     """Whether the shard is what would be written now: whole, and made of images of the sizes that the source has."""
-    if record.plan_digest != task.plan_digest or (record.skipped and not task.skip_damaged):
-        return False
-    if task.decode_check and not record.decode_checked:
+    if (record.skipped and not task.skip_damaged) or (task.decode_check and not record.decode_checked):
         return False
     try:
         shard_format.check_shard(task.out, record.shard)
     except ShardError:
         return False
-    return fits_source(task.out, record.shard, task.images, samples)
+    return fits_source(task.out, record.shard, task.images, planned)
 
 
-def fits_source(out: Path, shard: Shard, images: ImageFolder | ImageZip, samples: tuple[PlannedSample, ...]) -> bool:
+def fits_source(out: Path, shard: Shard, images: ImageFolder | ImageZip, planned: PlannedShard) -> bool:
     """Whether the images in a shard have the sizes that they have in the source."""
-    sizes = {image.name[:-4]: images.size(image) for image, _ in samples}
+    sizes = {image.name[:-4]: images.size(image) for image in planned.images}
     packed = shard_index.read_index(out / index_name(shard.file))
     return all(sample.image_size == sizes.get(sample.key) for sample in packed)
 
 
-def write_shard(task: Task, tar_name: str, samples: tuple[PlannedSample, ...], report: Callable[[int], None]) -> Record:
+def write_shard(
+    task: Task, planned: PlannedShard, annotations: list[bytes], digest: str, report: Callable[[int], None]
+) -> Record:
     """Writes a tar and its index. Raises UserError naming an image that is damaged, and OSError."""
-    from webdataset.writer import TarWriter
-
     skipped: list[str] = []
     sizes: list[tuple[int, int]] = []
-    with atomic_write(task.out / tar_name) as file:
-        hashing_file = HashingFile(file)
-        with TarWriter(cast(BinaryIO, hashing_file), mtime=0, encoder=False) as writer:
-            writer.tarstream = tar = QuickTarFile(hashing_file)
-            for number, sample in enumerate(samples, start=1):
-                try:
-                    jpeg, size = read_checked(task, sample.image)
-                except DamagedImage as problem:
-                    _refuse_unless_skipping(task, sample.image.name, problem)
-                    skipped.append(sample.image.name)
-                else:
-                    sizes.append(size)
-                    writer.write({"__key__": sample.image.name[:-4], "jpg": jpeg, "json": _annotations(task, sample)})
-                if number % REPORT_EVERY == 0:
-                    report(REPORT_EVERY)
-        hashing_file.flush()
+    with atomic_write(task.out / planned.file) as file:
+        tar = ShardTar(file)
+        for number, (image, annotation) in enumerate(zip(planned.images, annotations, strict=True), start=1):
+            try:
+                jpeg, size = read_checked(task, image)
+            except DamagedImage as problem:
+                _refuse_unless_skipping(task, image.name, problem)
+                skipped.append(image.name)
+            else:
+                sizes.append(size)
+                tar.add(image.name[:-4], jpeg, annotation)
+            if number % REPORT_EVERY == 0:
+                report(REPORT_EVERY)
         if not sizes:
-            raise UserError(f"every image meant for {tar_name} is damaged, so there is nothing to put into it")
-        report(len(samples) % REPORT_EVERY)
+            raise UserError(f"every image meant for {planned.file} is damaged, so there is nothing to put into it")
+        sha256 = tar.close()
+        report(len(planned.images) % REPORT_EVERY)
     index = shard_index.index_text(tar.listing).encode()
-    with atomic_write(task.out / index_name(tar_name)) as file:
+    with atomic_write(task.out / index_name(planned.file)) as file:
         file.write(index)
-    index_sha256 = hashlib.sha256(index).hexdigest()
-    shard = Shard(tar_name, len(sizes), hashing_file.tell(), hashing_file.hexdigest(), index_sha256)
-    return Record(task.plan_digest, task.decode_check, tuple(skipped), extreme(min, sizes), extreme(max, sizes), shard)
+    shard = Shard(planned.file, len(sizes), tar.size, sha256, hashlib.sha256(index).hexdigest())
+    return Record(digest, task.decode_check, tuple(skipped), extreme(min, sizes), extreme(max, sizes), shard)
 
 
 def _refuse_unless_skipping(task: Task, name: str, problem: DamagedImage) -> None:
@@ -142,18 +135,6 @@ def _refuse_unless_skipping(task: Task, name: str, problem: DamagedImage) -> Non
 def extreme(choose: Callable[..., int], sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """The smallest (or largest) height and width, each by itself."""
     return choose(height for height, _ in sizes), choose(width for _, width in sizes)
-
-
-def _annotations(task: Task, sample: PlannedSample) -> bytes:
-    """The JSON of one image."""
-    content = [f'"file":"{sample.image.name}"']
-    for (part, template), row in zip(task.templates.items(), sample.rows, strict=True):
-        try:
-            content.append(template % json_values(part, row))
-        except (ValueError, KeyError, TypeError):
-            stem = ANNOTATION_FILES[part]
-            raise UserError(f"{stem}: the row of {sample.image.name} is malformed: {row[:60]!r}") from None
-    return f"{{{','.join(content)}}}".encode()
 
 
 def read_checked(task: Task, image: SourceImage) -> tuple[bytes, tuple[int, int]]:

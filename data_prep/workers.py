@@ -6,11 +6,9 @@ import contextlib
 import errno
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
 from typing import cast
 
 from data_prep.plan import Plan
@@ -19,17 +17,15 @@ from dcgan_dist.errors import UserError
 
 
 def work(connection: Connection, task: Task) -> None:
-    """A worker process: takes (tar name, samples), sends numbers of images done and then the record, or an error.
+    """A worker process: takes planned shards, sends numbers of images done and then the record, or an error.
 
     It ends when the other end of the connection is gone, however the command ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it too, and closes the connection
-    # webdataset imports torch if it can, which takes seconds and is of no use here; it can do without.
-    sys.modules.setdefault("torch", cast(ModuleType, None))
     try:
         while True:
-            tar_name, samples = connection.recv()
-            connection.send(prepare_shard(task, tar_name, samples, connection.send))
+            planned = connection.recv()
+            connection.send(prepare_shard(task, planned, connection.send))
     except (EOFError, ConnectionError):
         return
     except UserError as error:
@@ -61,7 +57,7 @@ def write_shards(task: Task, plan: Plan, workers: int, report: Callable[[int], N
 
 def _hand_out(plan: Plan, connections: list[Connection], report: Callable[[int], None]) -> dict[str, Record]:
     """Gives every worker a shard, and another when it is done. EOFError or ConnectionError if one dies."""
-    jobs = ((tar_name, plan.samples_of(tar_name)) for tar_name in plan.shards)
+    jobs = (plan.shard(tar_name) for tar_name in plan.shards)
     records: dict[str, Record] = {}
     for connection in connections:
         connection.send(next(jobs))
