@@ -1,6 +1,7 @@
 """data_prep.celeba beside what it cannot be faster than: decoding alone, `tar cf`, and its memory at two sizes.
 
 python -m benchmarks.preparation                   4,000 drawn faces, in turns
+python -m benchmarks.preparation --images 20260 --copies 10    as many files as CelebA has
 python -m benchmarks.preparation --memory          10,000 and 40,000 drawn faces, which take minutes to draw
 """
 
@@ -28,6 +29,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--images", type=int, default=4000, help="drawn faces (default: %(default)s)")
+    parser.add_argument(
+        "--copies", type=int, default=1, help="of each, under names of their own (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument("--memory", action="store_true", help="measure memory instead")
     options = parser.parse_args()
@@ -35,11 +39,13 @@ def main() -> None:
         if options.memory:
             _memory(Path(folder))
         else:
-            _speed(Path(folder), options.images, options.rounds)
+            _speed(Path(folder), options.images, options.copies, options.rounds)
 
 
-def _speed(folder: Path, images: int, rounds: int) -> None:
-    faces, jpegs = _draw(folder, images), folder / "faces" / "img_align_celeba"
+def _speed(folder: Path, drawn: int, copies: int, rounds: int) -> None:
+    faces, jpegs = _draw(folder, drawn), folder / "faces" / "img_align_celeba"
+    images = _copy(faces, copies)
+    os.sync()  # so that nobody pays for these files
     ways: dict[str, Callable[[], object]] = {
         "decoding alone": lambda: decode_all(jpegs, decode),
         "... as the check does": lambda: decode_all(jpegs, decode_roughly),
@@ -106,6 +112,23 @@ def _draw(folder: Path, images: int) -> Path:
     faces = folder / "faces"
     _run("data_prep.synthetic", "--out", faces, "--num-images", images, "--seed", 0)
     return faces
+
+
+def _copy(faces: Path, copies: int) -> int:
+    """Puts more copies of every drawn face, with their annotations, beside the first; how many there are then."""
+    jpegs = sorted((faces / "img_align_celeba").glob("*.jpg"))
+    names = [[f"{number + copy * len(jpegs):06d}.jpg" for number in range(1, len(jpegs) + 1)] for copy in range(copies)]
+    for copied in names[1:]:
+        for jpeg, name in zip(jpegs, copied, strict=True):
+            shutil.copyfile(jpeg, jpeg.with_name(name))
+    for table in faces.glob("*.txt"):
+        lines = table.read_text().splitlines()
+        header, rows = lines[: -len(jpegs)], [line.partition(" ")[2] for line in lines[-len(jpegs) :]]
+        if header:
+            header[0] = str(copies * len(jpegs))  # the count
+        lines = [f"{name} {row}" for copied in names for name, row in zip(copied, rows, strict=True)]
+        table.write_text("\n".join([*header, *lines, ""]))
+    return copies * len(jpegs)
 
 
 def _prepare(faces: Path, out: Path, *options: str) -> None:

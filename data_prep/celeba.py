@@ -21,6 +21,8 @@ from data_prep.shard_writer import Task
 from data_prep.workers import explain_os_error, write_shards
 from dcgan_dist.errors import exit_cleanly
 
+WAITING = 6  # workers more than cores: some always wait for the disk; from files not read before, half the time
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -45,7 +47,9 @@ folder with Img/, Anno/ and Eval/, Kaggle's copy, or the zip itself with the ann
         "--samples-per-shard", type=positive, default=2048, metavar="N", help="default: 2048, about 20 MB"
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the shuffle; default: 0")
-    parser.add_argument("--workers", type=positive, default=usable_cores(), metavar="N", help="default: all cores")
+    workers = usable_cores() + WAITING
+    why = f"processes; default: {workers}, the cores and {WAITING} that wait for the disk"
+    parser.add_argument("--workers", type=positive, default=workers, metavar="N", help=why)
     parser.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
     parser.add_argument("--no-decode-check", action="store_true", help="trust the images: much faster")
     return parser
@@ -84,8 +88,7 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
     task = Task(out, source.images, plan.settings, decode_check=check, skip_damaged=skip)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
-    with progress("packing", plan.samples, "images") as report:
-        records = write_shards(task, plan, arguments.workers, report)
+    records = write_shards(task, plan, arguments.workers, progress("packing", plan.samples, "images"))
     manifest = finish(out, plan, records)
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import cast
@@ -16,15 +18,19 @@ from data_prep.shard_writer import Record, Task, prepare_shard
 from dcgan_dist.errors import UserError
 
 
-def work(connection: Connection, task: Task) -> None:
-    """A worker process: takes planned shards, sends numbers of images done and then the record, or an error.
+def work(connection: Connection, task: Task, plan: Plan) -> None:
+    """A worker process: takes names of tars, sends numbers of images done and then the record, or an error.
 
     It ends when the other end of the connection is gone, however the command ended.
     """
+    # What the command has open is open here too: other workers' ends of connections, which would then never seem gone,
+    # and the lock on the folder.
+    os.closerange(3, connection.fileno())
+    os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it too, and closes the connection
     try:
         while True:
-            planned = connection.recv()
+            planned = plan.shard(connection.recv())
             connection.send(prepare_shard(task, planned, connection.send))
     except (EOFError, ConnectionError):
         return
@@ -42,9 +48,12 @@ def explain_os_error(error: OSError, out: Path) -> UserError:
     return UserError(f"{error.filename or out}: {error.strerror}")
 
 
-def write_shards(task: Task, plan: Plan, workers: int, report: Callable[[int], None]) -> list[Record]:
+def write_shards(
+    task: Task, plan: Plan, workers: int, progress: AbstractContextManager[Callable[[int], None]]
+) -> list[Record]:
     """All records in the order of the shards. Raises the first UserError of a worker and stops the others."""
-    with _running_workers(task, min(workers, len(plan.shards))) as connections:
+    # In this order: processes are forked before the screen's progress starts a thread.
+    with _running_workers(task, plan, min(workers, len(plan.shards))) as connections, progress as report:
         try:
             records = _hand_out(plan, connections, report)
         except (EOFError, ConnectionError):
@@ -57,7 +66,7 @@ def write_shards(task: Task, plan: Plan, workers: int, report: Callable[[int], N
 
 def _hand_out(plan: Plan, connections: list[Connection], report: Callable[[int], None]) -> dict[str, Record]:
     """Gives every worker a shard, and another when it is done. EOFError or ConnectionError if one dies."""
-    jobs = (plan.shard(tar_name) for tar_name in plan.shards)
+    jobs = iter(plan.shards)
     records: dict[str, Record] = {}
     for connection in connections:
         connection.send(next(jobs))
@@ -76,16 +85,19 @@ def _hand_out(plan: Plan, connections: list[Connection], report: Callable[[int],
 
 
 @contextlib.contextmanager
-def _running_workers(task: Task, count: int) -> Iterator[list[Connection]]:
-    """Connections to fresh processes; at the end, whatever it is, they are told to stop and waited for."""
-    context = multiprocessing.get_context("spawn")
+def _running_workers(task: Task, plan: Plan, count: int) -> Iterator[list[Connection]]:
+    """Connections to new processes; at the end, whatever it is, they are told to stop and waited for.
+
+    Forked: they have the plan without being sent it, and are there at once.
+    """
+    context = multiprocessing.get_context("fork")
     connections: list[Connection] = []
     processes = []
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
             connections.append(ours)
-            processes.append(context.Process(target=work, args=(theirs, task)))
+            processes.append(context.Process(target=work, args=(theirs, task, plan)))
             processes[-1].start()
             theirs.close()
         yield connections

@@ -33,5 +33,5 @@ if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
     arguments=("${@//SPLIT/${splits[SLURM_ARRAY_TASK_ID]:?--array=0-2: no such split}}")
 fi
 
-# The cores of the job, where SLURM does not bind it to them.
-exec "$python" -m data_prep.celeba --workers "${SLURM_CPUS_PER_TASK:-1}" "${arguments[@]}"
+# The cores of the job, where SLURM does not bind it to them, and some processes more that wait for files.
+exec "$python" -m data_prep.celeba --workers "$((${SLURM_CPUS_PER_TASK:-1} + 6))" "${arguments[@]}"

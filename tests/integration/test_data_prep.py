@@ -250,6 +250,19 @@ def test_every_layout_gives_the_same_shards(celeba: Path, shards: Path, tmp_path
     assert checksums(tmp_path / "out") == checksums(shards)
 
 
+@pytest.mark.parametrize("comma", [False, True], ids=["official", "kaggle"])
+def test_line_ends_of_windows_and_a_last_line_without_one_change_nothing(
+    copy: Path, shards: Path, tmp_path: Path, comma: bool
+) -> None:
+    for path in copy.glob("list_*.txt"):
+        path.unlink()
+    write_annotations(copy, comma)
+    for path in copy.glob("list_*.*"):
+        path.write_bytes(path.read_bytes().rstrip().replace(b"\n", b"\r\n"))
+    assert prepare(copy, tmp_path / "out").returncode == 0
+    assert checksums(tmp_path / "out") == checksums(shards)
+
+
 def test_all_splits_together_need_no_partition_file(copy: Path, tmp_path: Path) -> None:
     (copy / "list_eval_partition.txt").unlink()
     (copy / "synthetic.json").write_text("{}")
@@ -310,6 +323,46 @@ def test_a_kill_leaves_nothing_finished_and_a_second_call_completes_to_the_same_
     assert checksums(out) == checksums(tmp_path / "straight")
     rewritten = [path.name for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
     assert len(rewritten) <= 4, "finished shards should be kept (a worker may have been between a tar and its record)"
+
+
+def runs(process: str) -> bool:
+    """Whether a process is there and not merely waiting for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
+
+
+def test_workers_end_when_the_command_is_killed(celeba: Path, tmp_path: Path) -> None:
+    arguments = ("--source", celeba, "--out", tmp_path / "out", "--split", "all", "--samples-per-shard", 1)
+    process = subprocess.Popen(command("celeba", *arguments, "--workers", 4), stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("out/.*.record")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.001)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(runs(child) for child in children):
+        assert time.monotonic() < deadline, "workers outlive the command"
+        time.sleep(0.01)
+    assert len(children) == 4
+
+
+def test_a_worker_that_stands_still_does_not_keep_others_out_of_the_folder(celeba: Path, tmp_path: Path) -> None:
+    arguments = ("--source", celeba, "--out", tmp_path / "out", "--split", "all", "--samples-per-shard", 1)
+    process = subprocess.Popen(command("celeba", *arguments, "--workers", 1), stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("out/.*.record")):
+        assert process.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.001)
+    (worker,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(worker, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    try:
+        assert run("celeba", *arguments).returncode == 0
+    finally:
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_an_unfinished_folder_refuses_another_preparation(copy: Path, tmp_path: Path) -> None:
