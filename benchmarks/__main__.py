@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ["tutorial", "examples", "ours"]
-IMAGES = {"cpu": 512, "cuda": 16_384}  # an epoch long enough to be more than its beginning
+IMAGES = {"cpu": 1024, "cuda": 16_384}  # an epoch long enough to be more than its beginning
 BATCHES = {"cpu": [32, 128, 256], "cuda": [128, 1024]}  # the tutorial's is 128
 
 

@@ -93,13 +93,17 @@ def _wait(setting: Setting) -> None:
         torch.cuda.synchronize()
 
 
+TURN = 2.0  # seconds on a CPU, which long steps alone may exceed
+
+
 def _step(contender: Any, setting: Setting) -> float:
-    """Seconds of a step on a batch that is there; on a GPU the mean of many."""
-    steps = 50 if setting.device.startswith("cuda") else 1
+    """Seconds of a step on a batch that is there, the mean over a turn of several in a row, as in training."""
+    on_gpu = setting.device.startswith("cuda")
     _wait(setting)
-    start = time.perf_counter()
-    for _ in range(steps):
+    start, steps = time.perf_counter(), 0
+    while steps < 50 if on_gpu else time.perf_counter() - start < TURN:
         contender.step()
+        steps += 1
     _wait(setting)
     return (time.perf_counter() - start) / steps
 
