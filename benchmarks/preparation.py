@@ -2,6 +2,7 @@
 
 python -m benchmarks.preparation                   4,000 drawn faces, in turns
 python -m benchmarks.preparation --images 20260 --copies 10    as many files as CelebA has
+python -m benchmarks.preparation --cold            every turn reads from the disk
 python -m benchmarks.preparation --memory          10,000 and 40,000 drawn faces, which take minutes to draw
 """
 
@@ -33,16 +34,17 @@ def main() -> None:
         "--copies", type=int, default=1, help="of each, under names of their own (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
+    parser.add_argument("--cold", action="store_true", help="drop the files from the system's cache before each turn")
     parser.add_argument("--memory", action="store_true", help="measure memory instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.memory:
             _memory(Path(folder))
         else:
-            _speed(Path(folder), options.images, options.copies, options.rounds)
+            _speed(Path(folder), options.images, options.copies, options.rounds, options.cold)
 
 
-def _speed(folder: Path, drawn: int, copies: int, rounds: int) -> None:
+def _speed(folder: Path, drawn: int, copies: int, rounds: int, cold: bool) -> None:
     faces, jpegs = _draw(folder, drawn), folder / "faces" / "img_align_celeba"
     images = _copy(faces, copies)
     os.sync()  # so that nobody pays for these files
@@ -56,6 +58,8 @@ def _speed(folder: Path, drawn: int, copies: int, rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
+            if cold:
+                _forget(jpegs)
             start = time.perf_counter()
             way()
             if turn:
@@ -129,6 +133,13 @@ def _copy(faces: Path, copies: int) -> int:
         lines = [f"{name} {row}" for copied in names for name, row in zip(copied, rows, strict=True)]
         table.write_text("\n".join([*header, *lines, ""]))
     return copies * len(jpegs)
+
+
+def _forget(folder: Path) -> None:
+    """Drops the files of a folder from the system's cache."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _prepare(faces: Path, out: Path, *options: str) -> None:
