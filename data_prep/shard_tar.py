@@ -1,4 +1,4 @@
-"""The tar of a shard, byte for byte what webdataset's TarWriter writes, in a twentieth of its time.
+"""The tar of a shard, byte for byte what webdataset's TarWriter writes, in a fraction of its time.
 
 Python's `tarfile` formats the sixteen fields of every header anew, which takes longer than everything else that is done
 for an image. In a shard two headers differ in name, size and checksum only.
