@@ -325,7 +325,18 @@ def test_a_kill_leaves_nothing_finished_and_a_second_call_completes_to_the_same_
     assert len(rewritten) <= 4, "finished shards should be kept (a worker may have been between a tar and its record)"
 
 
-def runs(process: str) -> bool:
+def begin(source: Path, out: Path, workers: int) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """A preparation that has written its first shard, and its worker processes."""
+    arguments = ("--source", source, "--out", out, "--split", "all", "--samples-per-shard", 1, "--workers", workers)
+    process = subprocess.Popen(command("celeba", *arguments), stdout=subprocess.DEVNULL)
+    while not list(out.glob(".*.record")):
+        assert process.poll() is None, "it ended too soon"
+        time.sleep(0.001)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return process, [int(child) for child in children]
+
+
+def runs(process: int) -> bool:
     """Whether a process is there and not merely waiting for its parent to take note of its end."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes() != b""
@@ -334,33 +345,24 @@ def runs(process: str) -> bool:
 
 
 def test_workers_end_when_the_command_is_killed(celeba: Path, tmp_path: Path) -> None:
-    arguments = ("--source", celeba, "--out", tmp_path / "out", "--split", "all", "--samples-per-shard", 1)
-    process = subprocess.Popen(command("celeba", *arguments, "--workers", 4), stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob("out/.*.record")):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.001)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process, workers = begin(celeba, tmp_path / "out", workers=4)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 10
-    while any(runs(child) for child in children):
+    while any(runs(worker) for worker in workers):
         assert time.monotonic() < deadline, "workers outlive the command"
         time.sleep(0.01)
-    assert len(children) == 4
+    assert len(workers) == 4
 
 
 def test_a_worker_that_stands_still_does_not_keep_others_out_of_the_folder(celeba: Path, tmp_path: Path) -> None:
-    arguments = ("--source", celeba, "--out", tmp_path / "out", "--split", "all", "--samples-per-shard", 1)
-    process = subprocess.Popen(command("celeba", *arguments, "--workers", 1), stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob("out/.*.record")):
-        assert process.poll() is None, "it ended before it could be stopped"
-        time.sleep(0.001)
-    (worker,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    process, (worker,) = begin(celeba, tmp_path / "out", workers=1)
     os.kill(worker, signal.SIGSTOP)
     process.kill()
     process.wait()
     try:
-        assert run("celeba", *arguments).returncode == 0
+        again = ("--source", celeba, "--out", tmp_path / "out", "--split", "all", "--samples-per-shard", 1)
+        assert run("celeba", *again).returncode == 0
     finally:
         os.kill(worker, signal.SIGKILL)
 
