@@ -81,7 +81,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", help=f"images a step ({sizes.format_map(BATCHES)})")
     parser.add_argument("--images", type=int, help=f"drawn faces of an epoch ({sizes.format_map(IMAGES)})")
     parser.add_argument("--epochs", type=int, default=2, help="timed end to end (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed turns of single steps (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed turns of steps (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help="ours")
     parser.add_argument("--compile", action="store_true", help="compile our networks with torch.compile")
     parser.add_argument(

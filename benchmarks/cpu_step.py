@@ -21,7 +21,7 @@ def main() -> None:
         prog="python -m benchmarks.cpu_step", description="Times the tutorial's training step against ours on this CPU."
     )
     parser.add_argument("--batch", type=int, default=128, help="images a step (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="steps of each that count (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each that count (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
     parser.add_argument("--precision", default="auto", help="ours: auto, fp32 or bf16 (default: %(default)s)")
     options = parser.parse_args()

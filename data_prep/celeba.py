@@ -85,7 +85,7 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
     """Writes the shards and the manifest, and says so."""
     out: Path = arguments.out
     check, skip = not arguments.no_decode_check, arguments.skip_damaged
-    task = Task(out, source.images, plan.settings, decode_check=check, skip_damaged=skip)
+    task = Task(out, source.images, decode_check=check, skip_damaged=skip)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
     records = write_shards(task, plan, arguments.workers, progress("packing", plan.samples, "images"))

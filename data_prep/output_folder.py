@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.celeba_source import Source
-from data_prep.plan import Plan, plan_digest, shard_digest
+from data_prep.plan import Plan, plan_digest
 from data_prep.shard_writer import Record, extreme, fits_source, record_path
 from dcgan_dist.data import shard_format
 from dcgan_dist.data.shard_format import Manifest, ShardError
@@ -98,7 +98,8 @@ def _differences(manifest: Manifest, plan: Plan) -> str:
 
 
 def _digest(plan: Plan, tar_name: str) -> str:
-    return shard_digest(plan.settings, plan.shard(tar_name).annotations())
+    planned = plan.shard(tar_name)
+    return planned.digest(planned.annotations())
 
 
 def make_ready(out: Path, plan: Plan) -> None:

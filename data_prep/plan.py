@@ -27,6 +27,8 @@ class PlannedShard(NamedTuple):
     """In the order of the tar."""
     tables: list[Table]
     """The annotations of these images."""
+    settings: str
+    """What was asked for."""
 
     def annotations(self) -> list[bytes]:
         """The JSON of each image, read from the annotation files. Raises UserError for a malformed row, and OSError."""
@@ -35,6 +37,10 @@ class PlannedShard(NamedTuple):
             b'{"file":"%b",%b}' % (image.name.encode(), b",".join(values))
             for image, *values in zip(self.images, *parts, strict=True)
         ]
+
+    def digest(self, annotations: list[bytes]) -> str:
+        """Checksum of all this: the settings, and of every image the name and the annotations."""
+        return hashlib.sha256(b"\n".join([self.settings.encode(), *annotations])).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -68,22 +74,13 @@ class Plan:
             for number, start in enumerate(starts)
         }
 
-    @property
-    def settings(self) -> str:
-        """What was asked for."""
-        return json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard])
-
     def shard(self, tar_name: str) -> PlannedShard:
         """What goes into a tar."""
         numbers = self.order[self.shards[tar_name]]
         names = [self.names[number] for number in numbers]
         images = [self.in_zip[name] for name in names] if self.in_zip else list(map(SourceImage, names))
-        return PlannedShard(tar_name, images, [table.only(numbers) for table in self.tables])
-
-
-def shard_digest(settings: str, annotations: list[bytes]) -> str:
-    """Checksum of what one shard is planned to hold: the settings, and of every image the name and the annotations."""
-    return hashlib.sha256(b"\n".join([settings.encode(), *annotations])).hexdigest()
+        settings = json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard])
+        return PlannedShard(tar_name, images, [table.only(numbers) for table in self.tables], settings)
 
 
 def plan_digest(shard_digests: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_prep.celeba_images import DamagedImage, ImageFolder, ImageZip, SourceImage
-from data_prep.plan import PlannedShard, shard_digest
+from data_prep.plan import PlannedShard
 from data_prep.shard_tar import ShardTar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
@@ -27,7 +27,6 @@ class Task:
 
     out: Path
     images: ImageFolder | ImageZip
-    settings: str
     decode_check: bool
     skip_damaged: bool
 
@@ -37,7 +36,7 @@ class Record:
     """What became of one shard; kept beside the tar until the manifest is written."""
 
     digest: str
-    """Of what was planned, see `plan.shard_digest`."""
+    """Of what was planned."""
     decode_checked: bool
     skipped: tuple[str, ...]
     smallest_image: tuple[int, int]
@@ -69,7 +68,7 @@ def prepare_shard(task: Task, planned: PlannedShard, report: Callable[[int], Non
     """Writes a tar, its index and its record, unless they are there and every byte is right."""
     path = record_path(task.out, planned.file)
     annotations = planned.annotations()
-    digest = shard_digest(task.settings, annotations)
+    digest = planned.digest(annotations)
     if (record := Record.load(path)) and record.digest == digest and _still_right(task, record, planned):
         report(len(planned.images))
         return record
