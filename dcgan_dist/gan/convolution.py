@@ -97,42 +97,49 @@ def _halve(large: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(large, weight, stride=STRIDE, padding=PADDING)
 
 
-FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes twice as long as the other way
-# Output row 2 y + p takes its part of input row y + o from the kernel's row p + 1 - 2 o; -1 and 4 are none of it.
-KERNEL_ROWS = torch.tensor([[phase + 1 - 2 * offset for offset in (-1, 0, 1)] for phase in (0, 1)])
+FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes more than twice as long as the other way
 
 
 def _double(small: Tensor, weight: Tensor) -> Tensor:
     """`small` [n, c, size, size] and `weight` [c, d, 4, 4] to [n, d, 2 size, 2 size]."""
     if weight.shape[1] > FEW_CHANNELS:
         return F.conv_transpose2d(small, weight, stride=STRIDE, padding=PADDING)
-    # Four ordinary convolutions at once, one for each of the four pixels that one becomes.
-    padded = F.pad(weight, [0, 1, 0, 1])  # a zero at 4, which is also at -1
-    kernels = padded[:, :, KERNEL_ROWS[:, None, :, None], KERNEL_ROWS[:, None, :]]  # [c, d, 2, 2, 3, 3]
-    pixels = F.conv2d(small, kernels.permute(1, 2, 3, 0, 4, 5).flatten(0, 2), padding=1)  # [n, 4 d, size, size]
-    return F.pixel_shuffle(pixels, 2)
+    # Output rows 2 i - 1 and 2 i take their parts of input rows i - 1 and i, from the weight's rows 2, 3 and 0, 1. So
+    # an ordinary convolution of 2x2 pixels makes blocks of 2x2 pixels, whose outermost rows and columns are too many.
+    halves = weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)  # [c, d, in, out, in, out]
+    blocks = F.conv2d(small, halves.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), padding=1)  # [n, 4 d, size + 1, size + 1]
+    return F.pixel_shuffle(blocks, 2)[..., 1:-1, 1:-1]
 
 
 FEWEST_WIDE_CHANNELS, LARGEST_SMALL_MAP = 64, 8  # where the convolution with exchanged roles is the faster one
+FOUR = torch.int64  # four numbers in half precision that are copied as one
 
 
 def _weight_gradient(large: Tensor, small: Tensor) -> Tensor:
     """[c, d, 4, 4], from maps `large` [n, d, 2 size, 2 size] and `small` [n, c, size, size], one of them a gradient."""
     c, d, size = small.shape[1], large.shape[1], small.shape[-1]
-    if min(c, d) < FEWEST_WIDE_CHANNELS or size > LARGEST_SMALL_MAP:
+    if min(c, d) < FEWEST_WIDE_CHANNELS or size > LARGEST_SMALL_MAP or d % 4:
         return conv2d_weight(large, [c, d, KERNEL, KERNEL], small, STRIDE, PADDING)
     # Images as channels and channels as images: `small` is then a kernel that is laid over `large` at 4x4 places.
-    places = F.conv2d(_swap_roles(large), _swap_roles(small), padding=PADDING, dilation=STRIDE)  # [d, c, 4, 4]
-    return places.flatten(1).T.contiguous().unflatten(0, (c, KERNEL, KERNEL)).permute(0, 3, 1, 2)
+    # Each four channels of `large` stay neighbours, as columns, of which the kernel takes every fourth.
+    columns = _channels_last(large).view(FOUR).permute(3, 0, 1, 2).contiguous().view(large.dtype)
+    kernel = _channels_to_front(small)
+    places = F.conv2d(columns, kernel, padding=(PADDING, 4 * PADDING), dilation=(STRIDE, 4 * STRIDE))
+    return places.view(FOUR).permute(1, 2, 3, 0).contiguous().view(large.dtype).permute(0, 3, 1, 2)
 
 
 IMAGES_IN_CACHE = 8  # at 64 pixels half a megabyte of maps, which a core's cache holds
 
 
-def _swap_roles(maps: Tensor) -> Tensor:
+def _channels_to_front(maps: Tensor) -> Tensor:
     """[n, c, size, size] as [c, n, size, size]; copied a few images at a time it takes half as long as at once."""
     n, c, *size = maps.shape
     swapped = maps.new_empty(c, n, *size)
     for images, place in zip(maps.split(IMAGES_IN_CACHE), swapped.split(IMAGES_IN_CACHE, dim=1), strict=True):
         place.copy_(images.transpose(0, 1))
     return swapped
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    """[n, c, height, width] as [n, height, width, c], a copy only where that is not their order in memory."""
+    return maps.permute(0, 2, 3, 1).contiguous()
