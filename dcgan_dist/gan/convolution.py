@@ -1,7 +1,7 @@
 """The convolutions DCGAN is made of: halving an image and its mirror, doubling one; and those from and to a vector.
 
-On a CPU in half precision the first two have a backward pass, and for images a forward pass, of their own: the same
-sums, put to oneDNN in a form that it is fast at.
+On a CPU in half precision the first two are put to oneDNN in forms that it is fast at: wide ones as the matrix products
+of `winograd`, those to images as a convolution that makes four pixels at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
+
+from dcgan_dist.gan import winograd
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
 
@@ -24,7 +26,8 @@ class Halving(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves."""
-        return _InHalf.apply(input, self.weight, False) if _in_half_on_cpu(input) else super().forward(input)
+        way = _faster_way(input, self.weight, input.shape[-1])
+        return way.apply(input, self.weight, False) if way else super().forward(input)
 
 
 class Doubling(nn.ConvTranspose2d):
@@ -35,7 +38,8 @@ class Doubling(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolves, transposed."""
-        return _InHalf.apply(input, self.weight, True) if _in_half_on_cpu(input) else super().forward(input)
+        way = _faster_way(input, self.weight, 2 * input.shape[-1])
+        return way.apply(input, self.weight, True) if way else super().forward(input)
 
 
 class FromVector(nn.ConvTranspose2d):
@@ -65,12 +69,58 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
-def _in_half_on_cpu(input: Tensor) -> bool:
-    return input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+FEWEST_WIDE_CHANNELS = 128  # from so many on Winograd's way is faster: what it adds up serves that many channels
+FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes more than twice as long as the other way
 
 
-class _InHalf(torch.autograd.Function):
-    """Both convolutions in autocast's precision; each is the other's gradient."""
+def _faster_way(input: Tensor, weight: Tensor, large_size: int) -> Any:
+    """The function that computes a convolution, between maps of `large_size` and of half of it, faster than torch's."""
+    if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return None
+    if min(weight.shape[:2]) >= FEWEST_WIDE_CHANNELS and large_size % 4 == 0:
+        return _Wide
+    return _OfImages if weight.shape[1] <= FEW_CHANNELS else None
+
+
+class _Wide(torch.autograd.Function):
+    """Both convolutions, in autocast's precision, by Winograd's nine products; each is the other's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+        half = torch.get_autocast_dtype("cpu")
+        kernels = winograd.from_weight(weight, half)
+        n, size = len(input), input.shape[-1]
+        if transposed:
+            factors = winograd.from_small(input.to(half))
+            output = winograd.to_large(factors @ kernels, n, 2 * size)
+        else:
+            factors = winograd.from_large(input.to(half))
+            output = winograd.to_small(factors @ kernels.mT, n, size // 2)
+        ctx.save_for_backward(factors if weight.requires_grad else None, kernels)
+        ctx.transposed, ctx.n, ctx.size = transposed, n, size
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        factors, kernels = ctx.saved_tensors
+        of_input = of_weight = None
+        if ctx.transposed:
+            grad = winograd.from_large(grads[0])
+            if ctx.needs_input_grad[0]:
+                of_input = winograd.to_small(grad @ kernels.mT, ctx.n, ctx.size)
+            if ctx.needs_input_grad[1]:
+                of_weight = winograd.to_weight(factors.mT @ grad, torch.float32)
+        else:
+            grad = winograd.from_small(grads[0])
+            if ctx.needs_input_grad[0]:
+                of_input = winograd.to_large(grad @ kernels, ctx.n, ctx.size)
+            if ctx.needs_input_grad[1]:
+                of_weight = winograd.to_weight(grad.mT @ factors, torch.float32)
+        return of_input, of_weight, None
+
+
+class _OfImages(torch.autograd.Function):
+    """Both convolutions between images and maps, in autocast's precision; each is the other's gradient."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, transposed: bool) -> Tensor:
@@ -88,58 +138,20 @@ class _InHalf(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = _halve(grad, weight) if ctx.transposed else _double(grad, weight)
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(*((grad, input) if ctx.transposed else (input, grad))).float()
+            images, maps = (grad, input) if ctx.transposed else (input, grad)
+            of_weight = conv2d_weight(images, list(weight.shape), maps, STRIDE, PADDING).float()
         return of_input, of_weight, None
 
 
-def _halve(large: Tensor, weight: Tensor) -> Tensor:
-    """`large` [n, d, 2 size, 2 size] and `weight` [c, d, 4, 4] to [n, c, size, size]."""
-    return F.conv2d(large, weight, stride=STRIDE, padding=PADDING)
+def _halve(images: Tensor, weight: Tensor) -> Tensor:
+    """`images` [n, d, 2 size, 2 size] and `weight` [c, d, 4, 4] to [n, c, size, size]."""
+    return F.conv2d(images, weight, stride=STRIDE, padding=PADDING)
 
 
-FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes more than twice as long as the other way
-
-
-def _double(small: Tensor, weight: Tensor) -> Tensor:
-    """`small` [n, c, size, size] and `weight` [c, d, 4, 4] to [n, d, 2 size, 2 size]."""
-    if weight.shape[1] > FEW_CHANNELS:
-        return F.conv_transpose2d(small, weight, stride=STRIDE, padding=PADDING)
+def _double(maps: Tensor, weight: Tensor) -> Tensor:
+    """`maps` [n, c, size, size] and `weight` [c, d, 4, 4] to [n, d, 2 size, 2 size]."""
     # Output rows 2 i - 1 and 2 i take their parts of input rows i - 1 and i, from the weight's rows 2, 3 and 0, 1. So
     # an ordinary convolution of 2x2 pixels makes blocks of 2x2 pixels, whose outermost rows and columns are too many.
     halves = weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)  # [c, d, in, out, in, out]
-    blocks = F.conv2d(small, halves.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), padding=1)  # [n, 4 d, size + 1, size + 1]
+    blocks = F.conv2d(maps, halves.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), padding=1)  # [n, 4 d, size + 1, size + 1]
     return F.pixel_shuffle(blocks, 2)[..., 1:-1, 1:-1]
-
-
-FEWEST_WIDE_CHANNELS, LARGEST_SMALL_MAP = 64, 8  # where the convolution with exchanged roles is the faster one
-FOUR = torch.int64  # four numbers in half precision that are copied as one
-
-
-def _weight_gradient(large: Tensor, small: Tensor) -> Tensor:
-    """[c, d, 4, 4], from maps `large` [n, d, 2 size, 2 size] and `small` [n, c, size, size], one of them a gradient."""
-    c, d, size = small.shape[1], large.shape[1], small.shape[-1]
-    if min(c, d) < FEWEST_WIDE_CHANNELS or size > LARGEST_SMALL_MAP or d % 4:
-        return conv2d_weight(large, [c, d, KERNEL, KERNEL], small, STRIDE, PADDING)
-    # Images as channels and channels as images: `small` is then a kernel that is laid over `large` at 4x4 places.
-    # Each four channels of `large` stay neighbours, as columns, of which the kernel takes every fourth.
-    columns = _channels_last(large).view(FOUR).permute(3, 0, 1, 2).contiguous().view(large.dtype)
-    kernel = _channels_to_front(small)
-    places = F.conv2d(columns, kernel, padding=(PADDING, 4 * PADDING), dilation=(STRIDE, 4 * STRIDE))
-    return places.view(FOUR).permute(1, 2, 3, 0).contiguous().view(large.dtype).permute(0, 3, 1, 2)
-
-
-IMAGES_IN_CACHE = 8  # at 64 pixels half a megabyte of maps, which a core's cache holds
-
-
-def _channels_to_front(maps: Tensor) -> Tensor:
-    """[n, c, size, size] as [c, n, size, size]; copied a few images at a time it takes half as long as at once."""
-    n, c, *size = maps.shape
-    swapped = maps.new_empty(c, n, *size)
-    for images, place in zip(maps.split(IMAGES_IN_CACHE), swapped.split(IMAGES_IN_CACHE, dim=1), strict=True):
-        place.copy_(images.transpose(0, 1))
-    return swapped
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    """[n, c, height, width] as [n, height, width, c], a copy only where that is not their order in memory."""
-    return maps.permute(0, 2, 3, 1).contiguous()

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.gan.convolution import Doubling, FromVector, Halving, ToVector, _double, _weight_gradient
+from dcgan_dist.gan.convolution import Doubling, FromVector, Halving, ToVector, _double
 
-# From and to colours; narrow; wide on a large map and on small ones.
-LAYERS = (Halving(3, 64), Doubling(64, 3), Halving(16, 32), Doubling(128, 64), Halving(128, 256), Doubling(256, 128))
-SIZES = (16, 8, 8, 12, 8, 4)
+# From and to colours; narrow; wide on maps of whole blocks and not.
+LAYERS = (
+    *(Halving(3, 64), Doubling(64, 3), Halving(16, 32), Doubling(128, 64)),
+    *(Halving(128, 256), Doubling(256, 128), Halving(128, 130), Doubling(130, 128)),
+)
+SIZES = (16, 8, 8, 12, 8, 4, 6, 3)
 
 
 def random(*shape: int) -> Tensor:
@@ -58,20 +61,6 @@ def test_in_half_precision_weights_learn_in_full_precision_and_in_their_own_layo
     assert of_weight.stride() == layer.weight.stride()
 
 
-@pytest.mark.parametrize("images", [1, 9])
-@pytest.mark.parametrize(
-    ("c", "d", "size"), [(5, 3, 4), (64, 64, 8), (64, 65, 2), (64, 66, 8), (68, 64, 2), (64, 64, 16)]
-)
-def test_the_weights_gradient_is_that_of_the_convolution(c: int, d: int, size: int, images: int) -> None:
-    # Of ones, zeros and minus ones, whose products' sums half precision holds without rounding up to 256.
-    large, small = (random(images, *shape).clamp(-1, 1).round() for shape in ((d, 2 * size, 2 * size), (c, size, size)))
-    weight = torch.zeros(c, d, 4, 4, requires_grad=True)
-    (torch.conv2d(large, weight, stride=2, padding=1) * small).sum().backward()
-    assert weight.grad is not None
-    assert 1 < weight.grad.abs().max() <= 256
-    assert torch.equal(_weight_gradient(large.bfloat16(), small.bfloat16()).float(), weight.grad)
-
-
 @pytest.mark.parametrize("d", [1, 3, 4, 5])
 def test_doubling_to_few_channels_is_the_transposed_convolution(d: int) -> None:
     small, weight = random(2, 6, 5, 5).double(), random(6, d, 4, 4).double()
@@ -99,6 +88,6 @@ def test_frozen_weights_get_no_gradient_and_let_it_through() -> None:
 
 def test_full_precision_takes_torch_s_own_way() -> None:
     layer, images = Halving(128, 256), random(2, 128, 8, 8)
-    assert "InHalf" not in type(layer(images).grad_fn).__name__
+    assert type(layer(images).grad_fn).__name__ == "ConvolutionBackward0"
     with torch.autocast("cpu", torch.bfloat16):
-        assert "InHalf" in type(layer(images).grad_fn).__name__
+        assert type(layer(images).grad_fn).__name__ == "_WideBackward"
