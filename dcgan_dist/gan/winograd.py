@@ -9,7 +9,8 @@ large map make two pixels y of the small one, with three products and not four:
 Along both axes that makes nine, each of them a matrix product over all channels, images and tiles of three by three
 blocks. What comes before and after is linear: transposed, it leads back, and gradients need nothing else. So there are
 six maps, to and from the factors or products of large maps [n, d, 4 t, 4 t], small maps [n, c, 2 t, 2 t] and weights
-[c, d, 4, 4]. In half precision their sums are rounded too: an output's error is two to three times an ordinary convolution's.
+[c, d, 4, 4]. In half precision their sums are rounded too, which makes an output's error two to three times that of an
+ordinary convolution.
 
 Winograd (1980), "Arithmetic complexity of computations"; Lavin and Gray (2016), "Fast algorithms for convolutional
 neural networks", who write F(2x2, 2x2).
