@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from dcgan_dist.gan import winograd
+from dcgan_dist.gan.precision import cpu_has_amx
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
 
@@ -73,11 +74,12 @@ FEWEST_WIDE_CHANNELS = 128  # from so many on Winograd's way is faster: what it 
 FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes more than twice as long as the other way
 
 
-def _faster_way(input: Tensor, weight: Tensor, large_size: int) -> Any:
+def _faster_way(input: Tensor, weight: Tensor, large_size: int) -> type[torch.autograd.Function] | None:
     """The function that computes a convolution, between maps of `large_size` and of half of it, faster than torch's."""
     if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return None
-    if min(weight.shape[:2]) >= FEWEST_WIDE_CHANNELS and large_size % 4 == 0:
+    # With AMX products cost so little that Winograd's sums would be the slower part.
+    if min(weight.shape[:2]) >= FEWEST_WIDE_CHANNELS and large_size % 4 == 0 and not cpu_has_amx():
         return _Wide
     return _OfImages if weight.shape[1] <= FEW_CHANNELS else None
 
