@@ -1,7 +1,7 @@
 """The convolutions DCGAN is made of: halving an image and its mirror, doubling one; and those from and to a vector.
 
-On a CPU in half precision the first two are put to oneDNN in forms that it is fast at: wide ones as the matrix products
-of `winograd`, those to images as a convolution that makes four pixels at once.
+On a CPU in half precision the first two are put to oneDNN in forms that it is fast at: those to images as a convolution
+that makes four pixels at once and, without AMX, wide ones as the matrix products of `winograd`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 from dcgan_dist.gan import winograd
@@ -27,7 +28,7 @@ class Halving(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves."""
-        way = _faster_way(input, self.weight, input.shape[-1])
+        way = _faster_way(input, self.weight, tile=4)
         return way.apply(input, self.weight, False) if way else super().forward(input)
 
 
@@ -39,7 +40,7 @@ class Doubling(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolves, transposed."""
-        way = _faster_way(input, self.weight, 2 * input.shape[-1])
+        way = _faster_way(input, self.weight, tile=2)
         return way.apply(input, self.weight, True) if way else super().forward(input)
 
 
@@ -70,16 +71,22 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
-FEWEST_WIDE_CHANNELS = 128  # from so many on Winograd's way is faster: what it adds up serves that many channels
-FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes more than twice as long as the other way
+# Winograd's sums cost the same for each channel; what they save grows with the number of channels. Measured with
+# AVX512-BF16. With AMX, products cost so little that the sums would be the slower part.
+WINOGRAD_PAYS, FEWEST_WIDE_CHANNELS = not cpu_has_amx(), 128
+FEW_CHANNELS = 4  # up to so many oneDNN's transposed convolution takes more than twice as long as `_double`
 
 
-def _faster_way(input: Tensor, weight: Tensor, large_size: int) -> type[torch.autograd.Function] | None:
-    """The function that computes a convolution, between maps of `large_size` and of half of it, faster than torch's."""
+def _faster_way(input: Tensor, weight: Tensor, tile: int) -> type[torch.autograd.Function] | None:
+    """The function that computes a convolution faster than torch's own; None where that is the fastest.
+
+    `tile`: pixels of the input's side that Winograd's way takes at once.
+    """
     if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return None
-    # With AMX products cost so little that Winograd's sums would be the slower part.
-    if min(weight.shape[:2]) >= FEWEST_WIDE_CHANNELS and large_size % 4 == 0 and not cpu_has_amx():
+    height, width = input.shape[-2:]
+    wide = min(weight.shape[:2]) >= FEWEST_WIDE_CHANNELS
+    if WINOGRAD_PAYS and wide and height == width and width % tile == 0:
         return _Wide
     return _OfImages if weight.shape[1] <= FEW_CHANNELS else None
 
@@ -98,26 +105,27 @@ class _Wide(torch.autograd.Function):
         else:
             factors = winograd.from_large(input.to(half))
             output = winograd.to_small(factors @ kernels.mT, n, size // 2)
-        ctx.save_for_backward(factors if weight.requires_grad else None, kernels)
+        ctx.save_for_backward(factors if ctx.needs_input_grad[1] else None, kernels)
         ctx.transposed, ctx.n, ctx.size = transposed, n, size
         return output
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         factors, kernels = ctx.saved_tensors
         of_input = of_weight = None
         if ctx.transposed:
-            grad = winograd.from_large(grads[0])
+            grad_factors = winograd.from_large(grads[0])
             if ctx.needs_input_grad[0]:
-                of_input = winograd.to_small(grad @ kernels.mT, ctx.n, ctx.size)
+                of_input = winograd.to_small(grad_factors @ kernels.mT, ctx.n, ctx.size)
             if ctx.needs_input_grad[1]:
-                of_weight = winograd.to_weight(factors.mT @ grad, torch.float32)
+                of_weight = winograd.to_weight(factors.mT @ grad_factors, torch.float32)
         else:
-            grad = winograd.from_small(grads[0])
+            grad_factors = winograd.from_small(grads[0])
             if ctx.needs_input_grad[0]:
-                of_input = winograd.to_large(grad @ kernels, ctx.n, ctx.size)
+                of_input = winograd.to_large(grad_factors @ kernels, ctx.n, ctx.size)
             if ctx.needs_input_grad[1]:
-                of_weight = winograd.to_weight(grad.mT @ factors, torch.float32)
+                of_weight = winograd.to_weight(grad_factors.mT @ factors, torch.float32)
         return of_input, of_weight, None
 
 
@@ -128,12 +136,13 @@ class _OfImages(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, weight: Tensor, transposed: bool) -> Tensor:
         half = torch.get_autocast_dtype("cpu")
         input, half_weight = input.to(half), weight.to(half)
-        ctx.save_for_backward(input if weight.requires_grad else None, half_weight)
+        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, half_weight)
         ctx.transposed = transposed
         return _double(input, half_weight) if transposed else _halve(input, half_weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         input, weight = ctx.saved_tensors
         (grad,) = grads
         of_input = of_weight = None
@@ -153,7 +162,7 @@ def _halve(images: Tensor, weight: Tensor) -> Tensor:
 def _double(maps: Tensor, weight: Tensor) -> Tensor:
     """`maps` [n, c, size, size] and `weight` [c, d, 4, 4] to [n, d, 2 size, 2 size]."""
     # Output rows 2 i - 1 and 2 i take their parts of input rows i - 1 and i, from the weight's rows 2, 3 and 0, 1. So
-    # an ordinary convolution of 2x2 pixels makes blocks of 2x2 pixels, whose outermost rows and columns are too many.
-    halves = weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)  # [c, d, in, out, in, out]
-    blocks = F.conv2d(maps, halves.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), padding=1)  # [n, 4 d, size + 1, size + 1]
+    # an ordinary convolution with a 2x2 kernel makes blocks of 2x2 pixels, the outermost pixels of which are too many.
+    kernel = weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)  # rows, then columns, each: in, out
+    blocks = F.conv2d(maps, kernel.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), padding=1)  # [n, 4 d, size + 1, size + 1]
     return F.pixel_shuffle(blocks, 2)[..., 1:-1, 1:-1]

@@ -44,13 +44,13 @@ def best_precision(device: torch.device) -> PrecisionName:
 
 def cpu_computes_in_bf16() -> bool:
     """True on CPUs with AVX512-BF16 or AMX; elsewhere bf16 is emulated and slower than fp32."""
-    return cpu_has_amx() or _cpu_has("avx512_bf16")
+    return cpu_has_amx() or _probe("_is_avx512_bf16_supported")
 
 
 def cpu_has_amx() -> bool:
-    """True on CPUs that multiply matrices in half precision many times faster than they add."""
-    return _cpu_has("amx_tile")
+    """True on CPUs with AMX, Intel's instructions that multiply small bf16 matrices at once."""
+    return _probe("_is_amx_tile_supported")
 
 
-def _cpu_has(instructions: str) -> bool:
-    return getattr(torch.cpu, f"_is_{instructions}_supported", lambda: False)()  # private, hence the care
+def _probe(name: str) -> bool:
+    return getattr(torch.cpu, name, lambda: False)()  # private, hence the care

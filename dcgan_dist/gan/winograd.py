@@ -1,19 +1,22 @@
 """Winograd's minimal filtering for the convolutions that halve and double maps: 9 products in place of 16.
 
 A 4x4 kernel that moves by two pixels is a 2x2 kernel g over blocks b of 2x2 pixels. Along one axis, three blocks of the
-large map make two pixels y of the small one, with three products and not four:
+large map make two pixels y of the small one, with three products m and not four:
 
-    y0 = b0 g0 + b1 g1 = (b0 - b1) g0 + b1 (g0 + g1)
-    y1 = b1 g0 + b2 g1 = b1 (g0 + g1) - (b1 - b2) g1
+    y0 = b0 g0 + b1 g1 = m0 + m1        m0 = (b0 - b1) g0
+    y1 = b1 g0 + b2 g1 = m1 - m2        m1 = b1 (g0 + g1),  m2 = (b1 - b2) g1
 
-Along both axes that makes nine, each of them a matrix product over all channels, images and tiles of three by three
-blocks. What comes before and after is linear: transposed, it leads back, and gradients need nothing else. So there are
-six maps, to and from the factors or products of large maps [n, d, 4 t, 4 t], small maps [n, c, 2 t, 2 t] and weights
-[c, d, 4, 4]. In half precision their sums are rounded too, which makes an output's error two to three times that of an
-ordinary convolution.
+A map is cut into t x t tiles of three by three blocks; neighbours share a row or a column of blocks. Along both axes a
+tile takes nine products and not 16, and each of the nine, over all tiles and channels, is one matrix product. The sums
+before and after them are linear, so gradients go through the same sums, transposed, in the opposite order.
+
+Hence six functions: `from_...` makes the nine factors of a tensor, and `to_...`, its transpose, makes a tensor of nine
+products; for large maps [n, d, 4 t, 4 t], small maps [n, c, 2 t, 2 t] and weights [c, d, 4, 4]. The factors of large
+maps take 2.25 times their memory. Half precision rounds factors and products as well, so an output's error is up to
+three times that of an ordinary convolution.
 
 Winograd (1980), "Arithmetic complexity of computations"; Lavin and Gray (2016), "Fast algorithms for convolutional
-neural networks", who write F(2x2, 2x2).
+neural networks", in whose notation this is F(2x2, 2x2), over blocks in place of pixels.
 """
 
 from __future__ import annotations
@@ -22,15 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IMAGES_IN_CACHE = 32  # so many at a time take less long than all at once
+IMAGES_AT_ONCE = 32  # with 256 channels of 8x8 pixels a megabyte; more, or far fewer, take longer
 
 
 def from_large(maps: Tensor) -> Tensor:
-    """b0 - b1, b1 and b1 - b2 along both axes: [9, n t t, 4 d]."""
+    """Maps [n, d, 4 t, 4 t] to b0 - b1, b1 and b1 - b2 along both axes: [9, n t t, 4 d]."""
     n, d, size, _ = maps.shape
     t = size // 4
-    factors = maps.new_empty(3, 3, n, t, t, 2, 2, d)
-    for images, places in zip(maps.split(IMAGES_IN_CACHE), factors.split(IMAGES_IN_CACHE, dim=2), strict=True):
+    factors = maps.new_empty(3, 3, n, t, t, 2, 2, d)  # two axes each: the nine, tiles of an image, pixels of a block
+    for images, places in zip(maps.split(IMAGES_AT_ONCE), factors.split(IMAGES_AT_ONCE, dim=2), strict=True):
         framed = F.pad(images.permute(0, 2, 3, 1), [0, 0, 1, 1, 1, 1])  # the convolution's padding fills the blocks
         blocks = framed.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [n, 2 t + 1, 2, 2 t + 1, 2, d]
         rows = maps.new_empty(3, len(images), t, 2, 2 * t + 1, 2, d)
@@ -40,11 +43,11 @@ def from_large(maps: Tensor) -> Tensor:
 
 
 def to_large(products: Tensor, n: int, size: int) -> Tensor:
-    """`from_large` transposed: [n, d, size, size]."""
+    """`from_large` transposed: products [9, n t t, 4 d] to maps [n, d, size, size], of size 4 t."""
     t, d = size // 4, products.shape[-1] // 4
     maps = products.new_empty(n, size, size, d)
     tiles = products.view(3, 3, n, t, t, 2, 2, d)
-    for part, images in zip(tiles.split(IMAGES_IN_CACHE, dim=2), maps.split(IMAGES_IN_CACHE), strict=True):
+    for part, images in zip(tiles.split(IMAGES_AT_ONCE, dim=2), maps.split(IMAGES_AT_ONCE), strict=True):
         rows = maps.new_empty(3, len(images), t, 2, 2 * t + 1, 2, d)
         blocks = maps.new_empty(len(images), 2 * t + 1, 2, 2 * t + 1, 2, d)
         _difference_back(part.permute(1, 4, 0, 2, 3, 5, 6, 7), out=rows.movedim(4, 0))
@@ -54,12 +57,12 @@ def to_large(products: Tensor, n: int, size: int) -> Tensor:
 
 
 def from_small(maps: Tensor) -> Tensor:
-    """`to_small` transposed: [9, n t t, c]."""
+    """`to_small` transposed: maps [n, c, 2 t, 2 t] to factors [9, n t t, c]."""
     n, c, size, _ = maps.shape
     t = size // 2
     factors = maps.new_empty(3, 3, n, t, t, c)
     pixels = maps.permute(0, 2, 3, 1).unflatten(2, (t, 2)).unflatten(1, (t, 2))  # [n, t, 2, t, 2, c]
-    for images, places in zip(pixels.split(IMAGES_IN_CACHE), factors.split(IMAGES_IN_CACHE, dim=2), strict=True):
+    for images, places in zip(pixels.split(IMAGES_AT_ONCE), factors.split(IMAGES_AT_ONCE, dim=2), strict=True):
         rows = maps.new_empty(3, len(images), t, t, 2, c)
         _sum_back(images.movedim(2, 0), out=rows)
         _sum_back(rows.movedim(4, 0), out=places.transpose(0, 1))
@@ -67,11 +70,11 @@ def from_small(maps: Tensor) -> Tensor:
 
 
 def to_small(products: Tensor, n: int, size: int) -> Tensor:
-    """m0 + m1 and m1 - m2 along both axes: [n, c, size, size]."""
+    """Products [9, n t t, c] to m0 + m1 and m1 - m2 along both axes: [n, c, size, size], of size 2 t."""
     t, c = size // 2, products.shape[-1]
     maps = products.new_empty(n, t, 2, t, 2, c)
     tiles = products.view(3, 3, n, t, t, c)
-    for part, images in zip(tiles.split(IMAGES_IN_CACHE, dim=2), maps.split(IMAGES_IN_CACHE), strict=True):
+    for part, images in zip(tiles.split(IMAGES_AT_ONCE, dim=2), maps.split(IMAGES_AT_ONCE), strict=True):
         rows = maps.new_empty(2, 3, len(images), t, t, c)
         _sum(part, out=rows)
         _sum(rows.transpose(0, 1), out=images.permute(4, 2, 0, 1, 3, 5))
@@ -79,7 +82,7 @@ def to_small(products: Tensor, n: int, size: int) -> Tensor:
 
 
 def from_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """g0, g0 + g1 and g1 along both axes, in `dtype`: [9, c, 4 d]."""
+    """Weights [c, d, 4, 4] to g0, g0 + g1 and g1 along both axes, in `dtype`: [9, c, 4 d]."""
     c, d, *_ = weight.shape
     factors = weight.new_empty(3, 3, c, 2, 2, d, dtype=dtype)
     halves = weight.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2)).permute(1, 3, 0, 2, 4, 5)
@@ -90,7 +93,7 @@ def from_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def to_weight(products: Tensor, dtype: torch.dtype) -> Tensor:
-    """`from_weight` transposed, in `dtype`: [c, d, 4, 4]."""
+    """`from_weight` transposed, in `dtype`: products [9, c, 4 d] to weights [c, d, 4, 4]."""
     _, c, width = products.shape
     first, middle, last = products.view(3, 3, c, 2, 2, -1).to(dtype)
     weight = first.new_empty(c, 2, 2, 2, 2, width // 4)
@@ -102,7 +105,7 @@ def to_weight(products: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _difference(blocks: Tensor, out: Tensor) -> None:
-    """[2 t + 1, ...] to [3, t, ...]."""
+    """Along one axis, blocks [2 t + 1, ...] to b0 - b1, b1 and b1 - b2 of each tile: [3, t, ...]."""
     even, odd = blocks[0::2], blocks[1::2]
     torch.sub(even[:-1], odd, out=out[0])
     out[1] = odd
@@ -110,7 +113,7 @@ def _difference(blocks: Tensor, out: Tensor) -> None:
 
 
 def _difference_back(products: Tensor, out: Tensor) -> None:
-    """[3, t, ...] to [2 t + 1, ...]."""
+    """`_difference` transposed: [3, t, ...] to [2 t + 1, ...]."""
     first, middle, last = products
     even, odd = out[0::2], out[1::2]
     torch.sub(middle, first, out=odd)
@@ -121,13 +124,13 @@ def _difference_back(products: Tensor, out: Tensor) -> None:
 
 
 def _sum(products: Tensor, out: Tensor) -> None:
-    """[3, ...] to [2, ...]."""
+    """Along one axis, [m0, m1, m2] to [m0 + m1, m1 - m2]."""
     torch.add(products[0], products[1], out=out[0])
     torch.sub(products[1], products[2], out=out[1])
 
 
 def _sum_back(pixels: Tensor, out: Tensor) -> None:
-    """[2, ...] to [3, ...]."""
+    """`_sum` transposed: [2, ...] to [3, ...]."""
     out[0] = pixels[0]
     torch.add(pixels[0], pixels[1], out=out[1])
     torch.neg(pixels[1], out=out[2])

@@ -6,14 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dcgan_dist.gan import convolution
 from dcgan_dist.gan.convolution import Doubling, FromVector, Halving, ToVector, _double
 
-# From and to colours; narrow; wide on maps of whole blocks and not.
+# From and to colours; narrow; wide, on maps that are whole tiles and that are not.
 LAYERS = (
     *(Halving(3, 64), Doubling(64, 3), Halving(16, 32), Doubling(128, 64)),
     *(Halving(128, 256), Doubling(256, 128), Halving(128, 130), Doubling(130, 128)),
 )
 SIZES = (16, 8, 8, 12, 8, 4, 6, 3)
+
+
+@pytest.fixture(autouse=True)
+def winograd_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every machine that runs these tests."""
+    monkeypatch.setattr(convolution, "WINOGRAD_PAYS", True)
 
 
 def random(*shape: int) -> Tensor:
@@ -77,22 +84,60 @@ def test_from_and_to_a_vector_they_are_the_ordinary_convolutions(layer: nn.Conv2
         torch.testing.assert_close(one, other.view_as(one))
 
 
-def test_frozen_weights_get_no_gradient_and_let_it_through() -> None:
-    layer, images = Halving(3, 8), random(2, 3, 8, 8).requires_grad_()
+@pytest.mark.parametrize("layer", [Halving(3, 8), Halving(128, 128), Doubling(128, 128)], ids=str)
+def test_frozen_weights_get_no_gradient_and_let_it_through(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    images = random(2, layer.in_channels, 8, 8)
+    _, expected, _ = gradients(layer, layer, images, autocast=True)
+    layer.zero_grad()
     layer.requires_grad_(False)
+    images.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        layer(images).sum().backward()
+        output = layer(images)
+    output.backward(random(*output.shape).to(output.dtype))
+    layer.requires_grad_(True)
     assert layer.weight.grad is None
     assert images.grad is not None
+    assert torch.equal(images.grad, expected)
+
+
+WIDE, IMAGES, ORDINARY = "_Wide", "_OfImages", "Convolution"
 
 
 @pytest.mark.parametrize(
-    ("half", "amx", "way"), [(False, False, "Convolution"), (True, True, "Convolution"), (True, False, "_Wide")]
+    ("layer", "shape", "way"),
+    [
+        (Halving(128, 256), (8, 8), WIDE),
+        (Halving(128, 256), (6, 6), ORDINARY),
+        (Halving(128, 256), (8, 4), ORDINARY),
+        (Halving(64, 128), (8, 8), ORDINARY),
+        (Halving(3, 128), (8, 8), IMAGES),
+        (Doubling(256, 128), (2, 2), WIDE),
+        (Doubling(256, 128), (3, 3), ORDINARY),
+        (Doubling(128, 3), (8, 8), IMAGES),
+    ],
+    ids=str,
 )
-def test_wide_layers_go_winograd_s_way_only_where_it_is_faster(
-    half: bool, amx: bool, way: str, monkeypatch: pytest.MonkeyPatch
+def test_layers_go_the_way_that_is_fastest_for_them(
+    layer: nn.Conv2d | nn.ConvTranspose2d, shape: tuple[int, int], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    layer, images = Halving(128, 256), random(2, 128, 8, 8)
+    images = random(2, layer.in_channels, *shape)
+    assert way_of(layer, images, half=True) == way
+    assert way_of(layer, images, half=False) == ORDINARY
+    monkeypatch.setattr(convolution, "WINOGRAD_PAYS", False)
+    assert way_of(layer, images, half=True) == (ORDINARY if way == WIDE else way)
+
+
+def way_of(layer: nn.Module, images: Tensor, half: bool) -> str:
+    """The function that made a layer's output."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        assert type(layer(images).grad_fn).__name__.startswith(f"{way}Backward")
+        return type(layer(images).grad_fn).__name__.split("Backward")[0]
+
+
+@pytest.mark.parametrize("layer", [Halving(3, 8), Halving(128, 128)], ids=str)
+def test_to_differentiate_twice_is_an_error_and_not_a_wrong_number(layer: nn.Conv2d) -> None:
+    images = random(1, layer.in_channels, 8, 8).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = layer(images).square().sum()
+    (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
