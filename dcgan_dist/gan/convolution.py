@@ -86,8 +86,8 @@ def _faster_way(input: Tensor, weight: Tensor, tile: int) -> type[torch.autograd
         return None
     height, width = input.shape[-2:]
     wide = min(weight.shape[:2]) >= FEWEST_WIDE_CHANNELS
-    if WINOGRAD_PAYS and wide and height == width and width % tile == 0:
-        return _Wide
+    if WINOGRAD_PAYS and wide and height == width and width % tile == 0 and not torch.compiler.is_compiling():
+        return _Wide  # writes into views of views, which torch.compile gets wrong
     return _OfImages if weight.shape[1] <= FEW_CHANNELS else None
 
 

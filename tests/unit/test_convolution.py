@@ -141,3 +141,11 @@ def test_to_differentiate_twice_is_an_error_and_not_a_wrong_number(layer: nn.Con
     (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.sum().backward()
+
+
+def test_compiled_wide_layers_are_left_to_the_compiler() -> None:
+    layer, images = Doubling(256, 128), random(64, 256, 4, 4)
+    compiled = torch.compile(layer, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        output, expected = compiled(images), torch.nn.functional.conv_transpose2d(images, layer.weight, None, 2, 1)
+    assert torch.equal(output, expected)
