@@ -51,7 +51,7 @@ def _open_step(
     average_gradients = None
     if config.train.engine == "ddp":
         networks = (replicate(state.generator, world), replicate(state.discriminator, world))
-    elif world.size > 1:
+    elif world.has_peers:
         average_gradients = GradientAverage(networks, world)
     return GanStep(
         *networks,

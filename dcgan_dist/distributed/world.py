@@ -48,6 +48,11 @@ class World:
         return World(0, 1, 0, 1, self.device)
 
     @property
+    def has_peers(self) -> bool:
+        """Whether there are ranks to exchange anything with."""
+        return self.size > 1
+
+    @property
     def sums_on_device(self) -> bool:
         """Whether collectives run on the device, in the order of its other work, so that a CUDA graph can hold them."""
         return self.size == 1 or "nccl" in str(dist.get_backend_config())

@@ -10,10 +10,10 @@ from functools import cache
 import pytest
 
 from dcgan_dist.distributed.world import World
-from tests.distributed.ranks_script import CHECKS
+from tests.distributed.ranks_script import CHECKS, ON_KERNELS
 from tests.running import run_command
 
-Outcomes = Callable[[int], list[dict[str, str | None]]]
+Outcomes = Callable[..., list[dict[str, str | None]]]
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +21,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """By number of ranks: what each rank found."""
 
     @cache
-    def on(ranks: int) -> list[dict[str, str | None]]:
+    def on(ranks: int, **variables: str) -> list[dict[str, str | None]]:
         folder = tmp_path_factory.mktemp("outcomes")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
-        result = run_command([*torchrun, "-m", "tests.distributed.ranks_script", str(folder)], timeout=200)
+        command = [*torchrun, "-m", "tests.distributed.ranks_script", str(folder)]
+        result = run_command(command, env=variables, timeout=200)
         assert result.returncode == 0, result
         return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
 
@@ -35,4 +36,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 @pytest.mark.parametrize("check", CHECKS)
 def test_together(outcomes: Outcomes, check: Callable[[World], None], ranks: int) -> None:
     for rank, outcome in enumerate(outcomes(ranks)):
+        assert outcome[check.__name__] is None, f"rank {rank}: {outcome[check.__name__]}"
+
+
+@pytest.mark.parametrize("check", ON_KERNELS)
+def test_together_on_the_kernels_of_a_gpu(outcomes: Outcomes, check: Callable[[World], None]) -> None:
+    """In Triton's interpreter."""
+    pytest.importorskip("triton")
+    for rank, outcome in enumerate(outcomes(2, TRITON_INTERPRET="1")):
         assert outcome[check.__name__] is None, f"rank {rank}: {outcome[check.__name__]}"

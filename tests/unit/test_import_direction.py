@@ -19,7 +19,8 @@ LAYERS = (
         *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
         *("events", "stability", "data.shard_format", "data.shard_index"),
     ),
-    ("gan", "distributed", "data.sample_order", "data.crop", "command_line"),
+    ("gan",),
+    ("distributed", "data.sample_order", "data.crop", "command_line"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host", "calibration"),
     ("environment", "reporting"),
     ("trained", "metrics", "engine", "generating.chunks", "run_watch"),
@@ -39,7 +40,7 @@ NARROW = {
     "dcgan_dist.data.shard_format": ("dcgan_dist.errors", "dcgan_dist.files", "dcgan_dist.data.shard_index"),
     "dcgan_dist.data.shard_index": ("dcgan_dist.errors", "dcgan_dist.files", "dcgan_dist.data.shard_format"),
     "dcgan_dist.gan": ("dcgan_dist.gan", "dcgan_dist.counter_random"),
-    "dcgan_dist.distributed": ("dcgan_dist.distributed", "dcgan_dist.errors"),
+    "dcgan_dist.distributed": ("dcgan_dist.distributed", "dcgan_dist.gan.fast", "dcgan_dist.errors"),
     "data_prep": (
         *("dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
         *("dcgan_dist.errors", "dcgan_dist.files", "data_prep"),
@@ -136,7 +137,8 @@ def test_the_mathematics_needs_torch_and_knows_no_ranks_files_or_logging() -> No
     for module in (name for name in MODULES if is_within(name, ("dcgan_dist.gan",))):
         for imported in imports(MODULES[module]):
             top = imported.split(".")[0]
-            assert of_this_project(imported) or top == "torch" or top in sys.stdlib_module_names, (module, imported)
+            allowed = ("torch", "triton") if is_within(module, ("dcgan_dist.gan.fast",)) else ("torch",)
+            assert of_this_project(imported) or top in (*allowed, *sys.stdlib_module_names), (module, imported)
             assert top not in ("logging", "pathlib", "os", "io"), (module, imported)
 
 
@@ -181,7 +183,7 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
 
 
 def test_what_a_rank_imports_leaves_out_what_takes_as_long_as_torch() -> None:
-    slow = ("torchvision", "torch._dynamo", "matplotlib", "wandb", "nvidia.dali", "tensorboard")
+    slow = ("torchvision", "torch._dynamo", "triton", "matplotlib", "wandb", "nvidia.dali", "tensorboard")
     program = f"import sys, dcgan_dist.assemble; print(*[name for name in {slow} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
