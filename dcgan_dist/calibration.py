@@ -29,7 +29,8 @@ def _latents(generator: nn.Module, seed: int, size: int, world: World) -> Iterat
     """This rank's part of each batch: [n, latent_size]."""
     weight = next(generator.parameters())
     batch = max(BATCH, world.size)
-    synchronised = any(isinstance(layer, SyncBatchNorm2d) for layer in generator.modules())
+    layers = [layer for layer in generator.modules() if isinstance(layer, SyncBatchNorm2d)]
+    synchronised = any(layer.world.has_peers for layer in layers)
     first, count = share(batch, world.rank, world.size) if synchronised else (0, batch)
     for start in range(0, BATCHES * batch, batch):
         yield normal(seed, "calibration latents", start + first, count, size, weight.device).to(weight.dtype)

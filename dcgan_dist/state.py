@@ -91,12 +91,12 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
         initialize(network, random)
         network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
-    joint_pass = uses_joint_pass(config, world)
-    if world.size > 1 and config.train.batch_norm == "sync":
-        synchronise_batch_norm(generator, world)
-        synchronise_batch_norm(discriminator, world)
-    elif joint_pass:  # needs batch norm that keeps two halves apart
-        synchronise_batch_norm(discriminator, world.alone())
+    normed_with = world if config.train.batch_norm == "sync" else world.alone()
+    if normed_with.has_peers or world.device.type == "cuda":  # a GPU computes alike on one rank and on many
+        synchronise_batch_norm(generator, normed_with)
+        synchronise_batch_norm(discriminator, normed_with)
+    elif uses_joint_pass(config, world):  # needs batch norm that keeps two halves apart
+        synchronise_batch_norm(discriminator, normed_with)
     average = None
     if config.ema.half_life_images:
         average = copy.deepcopy(generator).eval().requires_grad_(False)

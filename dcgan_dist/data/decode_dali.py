@@ -24,10 +24,12 @@ GPU_DECODER = {
     # DALI reserves memory for ImageNet's large photographs; faces of 178x218 need a fraction.
     "device_memory_padding": 1 << 20,
     "host_memory_padding": 1 << 20,
+    # At DALI's default of 0.65 the JPEG engine of a GPU decodes that part of each batch and CUDA kernels the rest. They
+    # differ by 1/255 here and there, so an image's pixels would depend on the batch it is decoded in.
+    "hw_decoder_load": 0.0,
 }
-"""How DALI decodes on a GPU. `hw_decoder_load` stays at DALI's 0.65: where a GPU has a JPEG engine, that part of each
-batch goes there and the rest to CUDA kernels, so who decodes an image depends on its batch. tests/gpu checks that its
-pixels do not; 0.0 or 1.0 would make sure. `python -m benchmarks.decoder_sweep` shows what is fastest."""
+"""How DALI decodes on a GPU: every image in CUDA kernels, so its pixels depend on nothing but itself.
+`python -m benchmarks.decoder_sweep` shows what other settings would bring."""
 
 
 def decode_with_dali(
