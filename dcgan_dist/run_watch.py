@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from dcgan_dist.errors import RunFailed
 from dcgan_dist.events import note_event
@@ -83,5 +83,5 @@ def spread(pixels: Tensor) -> float | None:
 def gradient_norm(network: nn.Module) -> dict[str, float]:
     """Norm of the last step's gradient, as a figure of a row; none if it is not at hand or not finite (in fp16)."""
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    norm = float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else math.nan
+    norm = float(get_total_norm(gradients)) if gradients else math.nan
     return {"gradient/generator": norm} if math.isfinite(norm) else {}

@@ -126,8 +126,8 @@ def _problems(found: dict[str, Any]) -> list[str]:
         if one["status"] != "done":
             problems.append(f"the run '{name}' ended as {one['status']}")
             continue
-        if one["warnings"]:
-            problems.append(f"{name}: warned of {', '.join(one['warnings'])}")
+        if signs := set(one["warnings"]) - set(found["cpu"].get("warnings", ())):  # short runs begin unbalanced
+            problems.append(f"{name}: signs of collapse: {', '.join(sorted(signs))}")
         if not one["largest gradient"] < LARGEST_GRADIENT:
             problems.append(f"{name}: the generator's gradient reached {one['largest gradient']:.3g}")
         if not one["diversity"] > LEAST_DIVERSITY:

@@ -39,13 +39,14 @@ SWITCHES: dict[str, TrainSection] = {
 }
 """Every switch that a user has on how a step runs, one at a time."""
 KINDS = {
-    "batch norm": r"^_(measure|combine|normalise|gradient_sums|add_up|input_gradient)$|batch_norm|bn_|batchnorm",
-    "copies": r"^Mem(cpy|set)|copy_kernel|direct_copy|CatArray|index",
+    "batch norm": r"^_(measure|combine|normalise|gradient_sums|add_up|input_gradient)$|batch_norm|batchnorm",
     "padding, layout": r"nchwToNhwc|nhwcToNchw|AddPadding|[pP]adding",
-    "convolution": r"conv|cutlass|xmma|implicit|wgrad|dgrad|fprop|gemm|cudnn|nvjet|sm\d\d_",
+    "convolution": r"conv|xmma|cutlass|implicit|wgrad|dgrad|fprop|gemm|nvjet",
+    "copies": r"^Mem(cpy|set)|copy|CatArray|index|gather",
     "Adam, average": r"multi_tensor|foreach|fused_adam|lerp",
     "activations": r"leaky|relu|threshold|clamp|tanh|where",
 }
+"""What a kernel's name tells of its purpose; the first that is found counts."""
 TINY_US = 5.0  # a kernel of less is hardly more than its launch
 
 

@@ -62,9 +62,8 @@ def _average(averaging: _Averaging, bucket: dist.GradBucket) -> torch.futures.Fu
 
     def put_back(future: torch.futures.Future[list[Tensor]]) -> Tensor:
         parts = future.value()[0].split([gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(
-            gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
-        )
+        for part, gradient in zip(parts, gradients, strict=True):
+            gradient.copy_(part.view_as(gradient))
         return bucket.buffer()
 
     return reduced.get_future().then(put_back)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @torch.no_grad()
@@ -15,4 +16,4 @@ def update_average(average: nn.Module, network: nn.Module, images: int, half_lif
     is used.
     """
     decay = 0.5 ** (images / half_life_images)
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(average.parameters()), list(network.parameters()), 0)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.profiler import record_function
 
 from dcgan_dist.gan.losses import discriminator_loss, generator_loss
@@ -127,7 +128,7 @@ def _update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> T
         scaler.update()
         return torch.zeros((), device=optimizer.param_groups[0]["params"][0].device)
     gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
-    non_finite = 1 - torch.stack(torch._foreach_norm(gradients)).sum().isfinite().float()
+    non_finite = 1 - get_total_norm(gradients).isfinite().float()
     optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
     optimizer.step()
     return non_finite
