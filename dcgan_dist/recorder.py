@@ -260,7 +260,7 @@ def open_recorder(
         with_report=config.track.report,
         throughput=Throughput(world.device, world.size),
         watch=RunWatch(
-            StabilityWatch(total_images, batches.global_batch),
+            StabilityWatch(total_images, batches.global_batch, config.data.image_size),
             config.train.on_collapse,
             folder.events,
             told,
