@@ -194,9 +194,9 @@ class RunRecorder:
             self._pass_on_checkpoint()
             return saved
         self._pass_on_checkpoint()  # the one before: this one is not whole yet
-        images_seen = state.images_seen
+        images_seen, warnings = state.images_seen, state.watch.lasting
         self.checkpointer.save_in_background(
-            contents, when_saved=lambda: self.folder.try_write_status("running", images_seen, "")
+            contents, when_saved=lambda: self.folder.try_write_status("running", images_seen, "", warnings)
         )
         return True
 
