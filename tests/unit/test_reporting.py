@@ -270,7 +270,7 @@ def test_a_long_run_with_large_grids_stays_below_five_megabytes(tmp_path: Path) 
 
 # --- signs of collapse ------------------------------------------------------------------------------------------------
 
-COLLAPSED = {"narrow": "the drawn images differ by 0.01", "generator_loss": "<b>grown</b> to 200"}
+COLLAPSED = {"narrow": "the drawn images vary 0.01 times", "generator_loss": "<b>grown</b> to 200"}
 
 
 def make_collapsed(folder: Path, status: Status = "done") -> Path:
@@ -291,7 +291,7 @@ def test_a_collapsed_run_says_so_above_everything_else(tmp_path: Path, status: S
     assert f'<span class="status {status} warned">{chip}</span>' in page
     banner = page[page.index('class="banner"') : page.index('class="facts"')]
     assert title in banner
-    assert "<b>narrow</b>: the drawn images differ by 0.01" in banner
+    assert "<b>narrow</b>: the drawn images vary 0.01 times" in banner
     assert "<b>generator loss</b>: &lt;b&gt;grown" in banner
 
 

@@ -59,6 +59,7 @@ EXPLODING = (
     *(4.73e6, 2.89e6, 2.01e6, 1.51e6, 1.14e6, 8.93e5, 7.1e5, 5.9e5, 4.9e5, 4.1e5),
     *(3.5e5, 2.9e5, 2.6e5, 2.4e5, 2.3e5, 2.1e5),
 )
+EXPLODING_AT_LAST = 13_019.3  # after 64,000 images
 
 
 def row(**changes: float) -> dict[str, float]:
@@ -129,6 +130,8 @@ def test_an_exploding_gradient_is_seen_within_a_twentieth_of_the_run() -> None:
     ((first, sign),) = found
     assert (sign.kind, first <= TOTAL / 20) == ("exploding", True)
     assert "norm 2,890,000" in sign.text
+    watch.row(record, 16_000, row(gradient__generator=EXPLODING_AT_LAST))
+    assert list(record.lasting) == ["exploding"]
 
 
 def test_huge_gradients_in_the_first_steps_of_a_healthy_run_are_no_sign() -> None:
