@@ -32,7 +32,8 @@ from dcgan_dist.recorder import RunRecorder, open_recorder
 from dcgan_dist.resume import find_checkpoint
 from dcgan_dist.rollback import as_resumed, roll_back
 from dcgan_dist.run_folder import RunFolder
-from dcgan_dist.stability import Collapsed
+from dcgan_dist.run_watch import say_what_lasts
+from dcgan_dist.stability import Collapsed, lasting_signs
 from dcgan_dist.state import TrainState
 from dcgan_dist.stop import StopRequest
 from dcgan_dist.tracking.console import decoding_bar, set_up_logging
@@ -92,8 +93,10 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
             folder.path,
             saved["images_seen"],
         )
+        lasting = lasting_signs(saved)
         if world.is_main:
-            folder.try_write_status("done", saved["images_seen"], "")
+            folder.try_write_status("done", saved["images_seen"], "", lasting)
+            say_what_lasts(lasting, "ended", folder)
         return 0
     state = restore(config, plan, saved, world)
     rollbacks = state.watch.rollbacks
@@ -103,7 +106,7 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
         check_scores(config)
         if world.is_main:
             folder.create(write_yaml(config))
-            folder.write_status("running", state.images_seen, "")
+            folder.write_status("running", state.images_seen, "", state.watch.lasting)
     announce(config, plan, data.manifest, state, world)
     recorder = None
     try:
@@ -125,10 +128,10 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
         if world.is_main:
             checkpointer.wait()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            folder.try_write_status("failed", state.images_seen, reason)
+            folder.try_write_status("failed", state.images_seen, reason, state.watch.lasting)
             note_event(folder.events, state.images_seen, "failed", reason)
             if recorder:
-                recorder.trackers.close("failed")
+                recorder.trackers.close("failed", state.watch.shown)
             if recorder and isinstance(error, RunFailed):
                 recorder.report()
         raise
@@ -140,10 +143,10 @@ def _end_before_first_step(
     """Says that the run was asked to stop before it had anything to save."""
     log.info("stopped by %s before the first step: %s", reason, folder.path)
     if world.is_main:
-        folder.try_write_status("preempted", state.images_seen, reason)
+        folder.try_write_status("preempted", state.images_seen, reason, state.watch.lasting)
         note_event(folder.events, state.images_seen, "preempted", f"stopped by {reason} before the first step")
     if recorder:
-        recorder.trackers.close("preempted")
+        recorder.trackers.close("preempted", state.watch.shown)
     return 0
 
 
@@ -180,7 +183,7 @@ def _train_or_roll_back(
     except Collapsed as collapse:
         recorder.checkpointer.wait()
         roll_back(config, recorder.folder, recorder.checkpointer, collapse, recorder.trackers, world)
-        recorder.trackers.close("rolled back")
+        recorder.trackers.close("rolled back", state.watch.shown)
         return None
 
 
@@ -202,11 +205,12 @@ def _train(
     if config.train.on_collapse == "rollback" and recorder.checkpointer.newest_images_seen() is None:
         recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
     update = open_update(config, state, plan.precision, plan.batches, world)
-    heartbeat = Heartbeat(
-        world,
-        config.run.hang_timeout_seconds,
-        lambda reason: recorder.folder.write_status("failed", state.images_seen, reason) if world.is_main else None,
-    )
+
+    def note_hang(reason: str) -> None:
+        if world.is_main:
+            recorder.folder.write_status("failed", state.images_seen, reason, state.watch.lasting)
+
+    heartbeat = Heartbeat(world, config.run.hang_timeout_seconds, note_hang)
     profile = StepProfile(recorder.folder.profile, config.track.profile_steps, world)
     try:
         reason = train(
@@ -248,16 +252,20 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
         recorder.sample(state)
     saved = recorder.checkpoint(state, wait=True)
     status: Literal["done", "preempted"] = "done" if reason is None else "preempted"
+    lasting = state.watch.lasting  # with what the last row and grid showed
     if not world.is_main:
-        recorder.trackers.close(status)
+        recorder.trackers.close(status, state.watch.shown)
         return 0
     if not saved:
-        recorder.folder.try_write_status("failed", state.images_seen, "the last checkpoint could not be written")
+        lost = "the last checkpoint could not be written"
+        recorder.folder.try_write_status("failed", state.images_seen, lost, lasting)
         raise RunFailed(f"{recorder.folder.path}: the last checkpoint could not be written; make room and start again")
     note_event(recorder.folder.events, state.images_seen, status, f"stopped by {reason}" if reason else "the end")
-    recorder.folder.try_write_status(status, state.images_seen, reason or "")  # before a tracker may wait for a network
-    recorder.trackers.close(status)
+    # Before a tracker may wait for a network.
+    recorder.folder.try_write_status(status, state.images_seen, reason or "", lasting)
+    recorder.trackers.close(status, state.watch.shown)
     how = f"stopped by {reason}" if reason else "done"
     log.info("%s at %d images: %s", how, state.images_seen, recorder.folder.path)
     recorder.show_results(state)
+    say_what_lasts(lasting, "stopped" if reason else "ended", recorder.folder)
     return 0

@@ -194,9 +194,9 @@ class RunRecorder:
             self._pass_on_checkpoint()
             return saved
         self._pass_on_checkpoint()  # the one before: this one is not whole yet
-        images_seen = state.images_seen
+        images_seen, warnings = state.images_seen, state.watch.lasting
         self.checkpointer.save_in_background(
-            contents, when_saved=lambda: self.folder.try_write_status("running", images_seen, "")
+            contents, when_saved=lambda: self.folder.try_write_status("running", images_seen, "", warnings)
         )
         return True
 
@@ -260,7 +260,7 @@ def open_recorder(
         with_report=config.track.report,
         throughput=Throughput(world.device, world.size),
         watch=RunWatch(
-            StabilityWatch(total_images, batches.global_batch),
+            StabilityWatch(total_images, batches.global_batch, config.data.image_size),
             config.train.on_collapse,
             folder.events,
             told,

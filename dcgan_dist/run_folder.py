@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -127,14 +128,24 @@ class RunFolder:
         """Says where and with what the run trains, for the report."""
         write_text(self.environment, json.dumps(environment, indent=1) + "\n")
 
-    def try_write_status(self, status: Status, images_seen: int, reason: str) -> None:
-        """The same where a full disk must not stop the run."""
+    def try_write_status(self, status: Status, images_seen: int, reason: str, warnings: Mapping[str, str]) -> None:
+        """Like `write_status`, but a full disk does not stop the run."""
         with contextlib.suppress(OSError):
-            self.write_status(status, images_seen, reason)
+            self.write_status(status, images_seen, reason, warnings)
 
-    def write_status(self, status: Status, images_seen: int, reason: str) -> None:
-        """Says how the run stands, for people, scripts and schedulers."""
-        content = {"status": status, "images_seen": images_seen, "reason": reason, "updated": time.time()}
+    def write_status(self, status: Status, images_seen: int, reason: str, warnings: Mapping[str, str]) -> None:
+        """Says how the run stands, for people, scripts and schedulers.
+
+        `warnings`: the signs of collapse that have not gone, kind and text.
+        """
+        content = {
+            "status": status,
+            "images_seen": images_seen,
+            "reason": reason,
+            "warnings": list(warnings),
+            "warning_texts": dict(warnings),
+            "updated": time.time(),
+        }
         write_text(self.path / "status.json", json.dumps(content) + "\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from torch.nn.utils import get_total_norm
 
 from dcgan_dist.errors import RunFailed
 from dcgan_dist.events import note_event
+from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.stability import Collapsed, Sign, StabilityWatch
 from dcgan_dist.state import TrainState
 from dcgan_dist.tracking.tracker import Row, Trackers
@@ -68,6 +70,21 @@ class RunWatch:
             log.warning("at %d images: %s", state.images_seen, sign.text)
             self.trackers.alert(f"{sign.kind} at {state.images_seen} images", sign.text)
             note_event(self.events, state.images_seen, "warning", sign.text)
+
+
+def say_what_lasts(lasting: Mapping[str, str], how: Literal["ended", "stopped"], folder: RunFolder) -> None:
+    """Logs the signs of collapse with which a run ended or stopped, kind and text: a line each, then one of advice.
+
+    Logs nothing if there are none.
+    """
+    for kind, text in lasting.items():
+        log.warning("warning: the run %s with a sign of collapse (%s): %s", how, kind, text)
+    if lasting:
+        log.warning(
+            "warning: its samples are probably worthless: look at %s; then train again with --train.on_collapse "
+            "rollback or lower rates (--optim.discriminator_lr, --optim.generator_lr)",
+            folder.real_grid.parent,
+        )
 
 
 def spread(pixels: Tensor) -> float | None:

@@ -77,7 +77,7 @@ def decide(attempt: Attempt) -> tuple[int, str]:
     """The exit status, and why."""
     reason, at = attempt.after.get("reason", ""), f"at {attempt.after.get('images_seen', 0)} images"
     if attempt.status == "done" or attempt.was_done_already:
-        return DONE, f"done {at}"
+        return DONE, f"done {at}" + _warnings(attempt.after)
     if attempt.status == "preempted":
         for_good = reason == STOP_FILE
         return (DONE if for_good else START_AGAIN), f"stopped by {reason} {at}"
@@ -91,6 +91,12 @@ def decide(attempt: Attempt) -> tuple[int, str]:
     if attempt.was_killed:
         return START_AGAIN, f"all ranks were killed {at}"
     return FAILED, f"the ranks ended before the run began ({attempt.gave_up or 'see the log above'})"
+
+
+def _warnings(status: dict[str, Any]) -> str:
+    """The signs of collapse that lasted to the end, from a status.json; "" if there are none."""
+    kinds = status.get("warnings") or []
+    return f", with signs of collapse: {', '.join(map(str, kinds))}" if kinds else ""
 
 
 def bound(run: RunFolder, job: str, attempt: Attempt, max_requeues: int) -> tuple[int, str]:

@@ -39,6 +39,14 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A sign of collapse: which, and what it says of the run ("" if that was not noted down)."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One run as its folder tells it. Every field may be empty."""
 
@@ -88,6 +96,18 @@ class RunRecord:
     def state(self) -> str:
         """running, done, preempted, failed or unknown."""
         return str(self.status.get("status", "unknown"))
+
+    @property
+    def warnings(self) -> list[Warned]:
+        """The signs of collapse that had not gone when the status was written; at the end of a run, that lasted."""
+        kinds, texts = self.status.get("warnings"), self.status.get("warning_texts")
+        known = texts if isinstance(texts, dict) else {}
+        return [Warned(str(kind), str(known.get(kind, ""))) for kind in kinds] if isinstance(kinds, list) else []
+
+    @property
+    def verdict(self) -> str:
+        """The state in words for people: with signs of collapse, no run is plainly done."""
+        return f"{self.state}, with warnings" if self.warnings else self.state
 
 
 def read_run(path: Path) -> RunRecord:

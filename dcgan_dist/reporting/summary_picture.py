@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 COLUMNS = 4
+LONGEST_LINE = 170  # characters of the banner
 LARGEST_PICTURE = 1100  # pixels; a cell of the figure has fewer
 COLOURS = ("#0072b2", "#d55e00", "#008a66", "#b0528f", "#8a6d00", "#444b54")
 DASHES = ("-", "--", ":", "-.", (0, (1, 2)), "-")
 INK, QUIET, RULE = "#16191d", "#5c6570", "#e3e7ec"
+WARN, ALARM = "#8a5a00", "#fff4dc"
 
 
 def draw_summary(runs: Sequence[RunRecord]) -> bytes:
@@ -33,23 +36,43 @@ def draw_summary(runs: Sequence[RunRecord]) -> bytes:
     pictures = _of_one_run(runs[0]) if len(runs) == 1 else _of_runs(runs, labels)
     charts = (charts_of_run(runs[0]) if len(runs) == 1 else charts_of_runs(runs, labels))[: 2 * COLUMNS]
     picture_rows, chart_rows = -(-len(pictures) // COLUMNS), -(-len(charts) // COLUMNS)
-    heights = [3.6] * picture_rows + [2.7] * chart_rows or [1.0]
+    banner = _banner(runs, labels)
+    heights = [0.5 + 0.22 * len(banner)] * bool(banner)
+    heights += [3.6] * picture_rows + [2.7] * chart_rows or [1.0]
     figure = Figure(figsize=(13.4, sum(heights) + 0.9), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr]
     figure.suptitle(_title(runs, labels), x=0.012, ha="left", fontsize=11, linespacing=1.5, color=INK)
     cells = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    if banner:
+        _write_banner(figure.add_subplot(cells[0, :]), banner)
+    above = len(heights) - max(1, picture_rows + chart_rows)
     for index, (title, image) in enumerate(pictures):
-        _show(figure.add_subplot(cells[index // COLUMNS, index % COLUMNS]), title, image)
+        _show(figure.add_subplot(cells[above + index // COLUMNS, index % COLUMNS]), title, image)
     for index, chart in enumerate(charts):
-        _plot(figure.add_subplot(cells[picture_rows + index // COLUMNS, index % COLUMNS]), chart)
+        _plot(figure.add_subplot(cells[above + picture_rows + index // COLUMNS, index % COLUMNS]), chart)
     return _png(figure)
+
+
+def _banner(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[str]:
+    """A line for every sign of collapse, with its run's name where there are several."""
+    named = [("" if len(runs) == 1 else f"{label}: ", run) for label, run in zip(labels, runs, strict=True)]
+    signs = [f"{name}{sign.kind.replace('_', ' ')}: {sign.text}" for name, run in named for sign in run.warnings]
+    return [line for sign in signs for line in textwrap.wrap(sign.rstrip(": "), LONGEST_LINE)]
+
+
+def _write_banner(axes: Axes, lines: Sequence[str]) -> None:
+    text = "\n".join(("Signs of collapse: the samples are probably worthless", *lines))
+    axes.set(facecolor=ALARM, xticks=[], yticks=[])
+    for side, spine in axes.spines.items():
+        spine.set(color=WARN, linewidth=6 if side == "left" else 1)
+    axes.text(0.012, 0.5, text, transform=axes.transAxes, va="center", fontsize=10, linespacing=1.5, color=INK)
 
 
 def _title(runs: Sequence[RunRecord], labels: Sequence[str]) -> str:
     if len(runs) > 1:
-        return "   ".join(f"{label} ({run.state})" for label, run in zip(labels, runs, strict=True))
+        return "   ".join(f"{label} ({run.verdict})" for label, run in zip(labels, runs, strict=True))
     facts = [f"{fact.name.lower() if fact.name[1].islower() else fact.name} {fact.value}" for fact in facts_of(runs[0])]
-    return f"{labels[0]}: {runs[0].state}\n" + "  ·  ".join(facts[:5])
+    return f"{labels[0]}: {runs[0].verdict}\n" + "  ·  ".join(facts[:5])
 
 
 def _of_one_run(run: RunRecord) -> list[tuple[str, Image]]:

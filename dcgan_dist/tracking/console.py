@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -78,7 +78,7 @@ class ConsoleTracker:
     def alert(self, title: str, text: str) -> None:
         """Warnings are logged where they arise."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Leaves the terminal as it was."""
         if self._progress:
             self._progress.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,6 @@ class TensorBoardTracker:
         """One line of the tab "Text"."""
         self._writer.add_text("warnings", f"{title}: {text}")
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Flushes the event file."""
         self._writer.close()

@@ -36,8 +36,11 @@ class Tracker(Protocol):
         """Takes a warning that someone should look at."""
         ...
 
-    def close(self, status: str) -> None:
-        """Flushes everything; `status` is done, preempted, failed or rolled back."""
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
+        """Flushes everything; `status` is done, preempted, failed or rolled back.
+
+        `warnings`: the kinds of signs of collapse that have not gone.
+        """
         ...
 
 
@@ -68,10 +71,10 @@ class Trackers:
         for tracker in self.trackers:
             self._guard(tracker, lambda tracker=tracker: tracker.alert(title, text))
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Closes every tracker."""
         for tracker in self.trackers:
-            self._guard(tracker, lambda tracker=tracker: tracker.close(status))
+            self._guard(tracker, lambda tracker=tracker: tracker.close(status, warnings))
 
     def _guard(self, tracker: Tracker, action: object) -> None:
         try:
@@ -107,7 +110,7 @@ class JsonlTracker:
     def alert(self, title: str, text: str) -> None:
         """Warnings stand in events.jsonl."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Closes the file."""
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,9 +139,13 @@ class WandbTracker:
         self._warnings += 1
         self._run.log({"events/warnings": self._warnings}, commit=False)  # the grid of this step is still to come
 
-    def close(self, status: str) -> None:
-        """Ends the run on the server; a preempted one can be resumed."""
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
+        """Ends the run on the server; a preempted one can be resumed.
+
+        The summary says how it ended, and names the signs of collapse that lasted: "" if there are none.
+        """
         self._run.summary["status"] = status
+        self._run.summary["warnings"] = ", ".join(warnings)
         self._run.finish(exit_code=1 if status == "failed" else 0)
 
 
@@ -164,6 +169,6 @@ class NodeTracker:
     def alert(self, title: str, text: str) -> None:
         """Warnings as well."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Ends the node's run."""
         self._run.finish(exit_code=1 if status == "failed" else 0)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.gan.step import GanStep
+from tests.faults import wrong_batch_norm
 
 SMALLEST_CHECKPOINT_BYTES = 100_000
 """Below the size of every checkpoint of the suite, above that of every other file."""
@@ -67,6 +68,7 @@ def install(fault: Fault) -> None:
         "stuck": lambda fault: _in_step(fault, lambda step: _sleep_for_ever()),
         "nan": lambda fault: _in_step(fault, _poison_gradient),
         "drift": lambda fault: _in_step(fault, _change_weight),
+        "batch-norm": lambda fault: wrong_batch_norm.install(),
         "disk-full": _fill_disk,
         "slow-disk": _slow_down_disk,
         "kill-in-write": _die_in_write,

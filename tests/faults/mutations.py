@@ -219,13 +219,13 @@ def _restore_and_step(sample: Sample, saved: dict[str, Any]) -> None:
             for weight in group["params"]:
                 weight.grad = torch.zeros_like(weight)
         optimizer.step()
-    _use_watch(state)
+    _use_watch(state, sample)
 
 
-def _use_watch(state: TrainState) -> None:
+def _use_watch(state: TrainState, sample: Sample) -> None:
     """What a resumed run does with it until its next checkpoint."""
     figures = dict.fromkeys((*FIGURE_NAMES.values(), "gradient/generator"), 1.0)
-    watch = StabilityWatch(10**6, GLOBAL_BATCH)
+    watch = StabilityWatch(10**6, GLOBAL_BATCH, sample.config.data.image_size)
     watch.row(state.watch, state.images_seen + GLOBAL_BATCH, figures)
     watch.grid(state.watch, state.images_seen + GLOBAL_BATCH, 0.5)
     assert isinstance(state.watch.trusted_images, int)

@@ -231,6 +231,7 @@ def test_a_run_driven_into_collapse_is_warned_of_in_time_and_ended(shards: Path,
     assert warning["text"] in result.stderr
     assert read_status(folder)["status"] == "failed"
     assert warning["text"] in read_status(folder)["reason"]
+    assert warning["text"] in read_status(folder)["warning_texts"].values()
     (error,) = user_errors(result)
     assert "train.on_collapse = stop" in error
 

@@ -84,6 +84,7 @@ def test_a_grid_drawn_more_often_changes_no_weight(equivalent_run: RunOn, shards
 def test_a_finished_run_says_that_it_is_done(finished_run: Path) -> None:
     status = read_status(finished_run)
     assert (status["status"], status["images_seen"], status["reason"]) == ("done", TOTAL, "")
+    assert status["warnings"] == []
 
 
 def test_every_row_of_figures_holds_what_scripts_rely_on(finished_run: Path) -> None:

@@ -67,6 +67,15 @@ def attempt_folder(folder: Path, log: str, status: Mapping[str, object], newest:
     ("what", "status", "log", "srun_status", "expected", "reason"),
     [
         ("done", {"status": "done"}, "", 0, DONE, "done at 64 images"),
+        ("done, healthy", {"status": "done", "warnings": []}, "", 0, DONE, "done at 64 images"),
+        (
+            "collapsed",
+            {"status": "done", "warnings": ["narrow", "guessing"]},
+            "",
+            0,
+            DONE,
+            "collapse: narrow, guessing",
+        ),
         ("done after a restart", {"status": "done"}, "error: rank 1 hangs", 0, DONE, "done at 64 images"),
         ("done before", {"status": "done", "updated": OLD}, "", 0, DONE, "done at 64 images"),
         ("done before, mistake now", {"status": "done", "updated": OLD}, "error: no shards", 0, FAILED, "no shards"),

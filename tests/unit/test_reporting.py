@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageColor
 
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.errors import UserError
@@ -22,8 +22,8 @@ from dcgan_dist.reporting.facts import changed_settings, differing_settings, dur
 from dcgan_dist.reporting.page import render_page
 from dcgan_dist.reporting.plot import HEIGHT, WIDTH, lay_out, short, ticks
 from dcgan_dist.reporting.read_run import read_run
-from dcgan_dist.reporting.summary_picture import draw_summary
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.reporting.summary_picture import ALARM, draw_summary
+from dcgan_dist.run_folder import RunFolder, Status
 
 Rows = list[dict[str, Any]]
 
@@ -42,7 +42,7 @@ def make_run(folder: Path, rows: Rows, grids: tuple[int, ...] = (), **settings: 
     run = RunFolder(folder)
     run.create(yaml.safe_dump(config, sort_keys=False))
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run.write_status("done", rows[-1]["images_seen"] if rows else 0, "")
+    run.write_status("done", rows[-1]["images_seen"] if rows else 0, "", {})
     for images_seen in grids:
         for path in (run.grid(images_seen), run.ema_grid(images_seen), run.real_grid):
             save_noise(path, 40)
@@ -115,7 +115,7 @@ def test_no_run_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_run_without_noted_events_tells_how_it_ended(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [row(100)])
-    RunFolder(run).write_status("failed", 100, "the disk is full")
+    RunFolder(run).write_status("failed", 100, "the disk is full", {})
     (event,) = read_run(run).events
     assert (event.images_seen, event.kind, event.text) == (100, "failed", "the disk is full")
     assert event.seconds == pytest.approx(time.time(), abs=60)
@@ -240,7 +240,7 @@ def test_the_page_needs_nothing_beside_it_and_shows_what_it_is_told_as_text(tmp_
     run = make_run(
         tmp_path / "run", [row(100), row(200)], grids=(0, 100, 200), data__shards="<script>alert(1)</script>"
     )
-    RunFolder(run).write_status("failed", 200, "<b>bold</b> & 'quoted'")
+    RunFolder(run).write_status("failed", 200, "<b>bold</b> & 'quoted'", {})
     page = render_page([read_run(run)])
     assert not re.search(r'(src|href)="(?!data:)|url\(|@import|https?://', page)
     assert "<script>alert" not in page
@@ -266,3 +266,72 @@ def test_a_long_run_with_large_grids_stays_below_five_megabytes(tmp_path: Path) 
     page = render_page([read_run(run)])
     assert len(page) < 5_000_000
     assert 60 < len(pictures_on(page)) < 120
+
+
+# --- signs of collapse ------------------------------------------------------------------------------------------------
+
+COLLAPSED = {"narrow": "the drawn images vary 0.01 times", "generator_loss": "<b>grown</b> to 200"}
+
+
+def make_collapsed(folder: Path, status: Status = "done") -> Path:
+    run = make_run(folder, [row(100), row(200)], grids=(0, 200))
+    RunFolder(run).write_status(status, 200, "", COLLAPSED)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("status", "chip", "title"),
+    [
+        ("done", "done, with warnings", "This run ended with signs of collapse."),
+        ("running", "running, with warnings", "This run shows signs of collapse."),
+    ],
+)
+def test_a_collapsed_run_says_so_above_everything_else(tmp_path: Path, status: Status, chip: str, title: str) -> None:
+    page = render_page([read_run(make_collapsed(tmp_path / "run", status))])
+    assert f'<span class="status {status} warned">{chip}</span>' in page
+    banner = page[page.index('class="banner"') : page.index('class="facts"')]
+    assert title in banner
+    assert "<b>narrow</b>: the drawn images vary 0.01 times" in banner
+    assert "<b>generator loss</b>: &lt;b&gt;grown" in banner
+
+
+def test_beside_others_a_collapsed_run_alone_carries_the_banner(tmp_path: Path) -> None:
+    healthy, collapsed = make_run(tmp_path / "healthy", [row(100)]), make_collapsed(tmp_path / "collapsed")
+    page = render_page([read_run(healthy), read_run(collapsed)])
+    assert page.count('class="banner"') == 1
+    assert page.index('<span class="status done">done</span>') < page.index('class="banner"')
+    assert "done, with warnings" in page
+
+
+def test_the_picture_of_a_collapsed_run_has_a_banner_too(tmp_path: Path) -> None:
+    pictures = []
+    for warnings in ({}, COLLAPSED):
+        run = make_run(tmp_path / "run", [row(100), row(200)], grids=(0, 200))
+        RunFolder(run).write_status("done", 200, "", warnings)
+        pictures.append(Image.open(io.BytesIO(draw_summary([read_run(run)]))).convert("RGB"))
+    healthy, collapsed = pictures
+    assert collapsed.height > healthy.height
+    alarm = ImageColor.getrgb(ALARM)
+    assert [(np.asarray(picture) == alarm).all(axis=-1).mean() > 0.02 for picture in pictures] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({}, []),  # of a version that knew no warnings
+        ({"warnings": None}, []),
+        ({"warnings": "narrow"}, []),
+        ({"warnings": ["narrow"]}, [("narrow", "")]),
+        ({"warnings": ["narrow"], "warning_texts": ["x"]}, [("narrow", "")]),
+        ({"warnings": ["narrow"], "warning_texts": {"narrow": "few"}}, [("narrow", "few")]),
+    ],
+)
+def test_warnings_are_read_without_trust(
+    tmp_path: Path, status: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    run = make_run(tmp_path / "run", [row(100)])
+    (run / "status.json").write_text(json.dumps({"status": "done"} | status))
+    record = read_run(run)
+    assert [(sign.kind, sign.text) for sign in record.warnings] == expected
+    assert (record.verdict == "done") == (not expected)
+    assert render_page([record])

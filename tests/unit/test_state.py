@@ -19,6 +19,8 @@ ALONE = World(0, 1, 0, 1, torch.device("cpu"))
         ("rollbacks", torch.ones(2)),
         ("rollbacks", -1),
         ("shown", "text"),
+        ("texts", []),
+        ("texts", {"narrow": 3}),
         ("stretch", [{"loss/generator": 1.0}]),
         ("stretch", {"a": {}}),
         ("last_row", None),

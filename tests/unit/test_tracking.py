@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ class FullDisk:
     def alert(self, title: str, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         raise OSError(28, "No space left on device")
 
 

@@ -71,7 +71,16 @@ def test_an_offline_run_is_read_back(tmp_path: Path, picture: Path, monkeypatch:
     assert [(step["events/ranks"], step.get("events/warnings")) for step in steps] == [(2, 3), (2, None)]
     told = summary(records)
     assert (told["best/swd"], told["best/swd_images_seen"], told["status"]) == (3.0, 20, "done")
+    assert told["warnings"] == ""
     assert not any(record.HasField("artifact") for record in records)
+
+
+def test_the_summary_names_the_signs_of_collapse_that_lasted(tmp_path: Path) -> None:
+    tracker = WandbTracker(run_in(tmp_path), "offline", already_sent=-1)
+    tracker.log(row(10))
+    tracker.close("done", ["guessing", "exploding"])
+    told = summary(records_of(tmp_path))
+    assert (told["status"], told["warnings"]) == ("done", "guessing, exploding")
 
 
 def test_checkpoints_are_sent_as_versions_of_one_model_if_asked(tmp_path: Path, picture: Path) -> None:
