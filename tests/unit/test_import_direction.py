@@ -17,6 +17,7 @@ from tests.running import ROOT
 LAYERS = (
     (
         *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
+        "checkpoint_names",
         *("events", "stability", "data.shard_format", "data.shard_index"),
     ),
     ("gan",),
