@@ -16,7 +16,7 @@ from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.world import World
-from dcgan_dist.engine import open_update
+from dcgan_dist.engine import choose_kernels, open_update
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.host import keep_freed_memory
 from dcgan_dist.loop import Latents
@@ -29,8 +29,7 @@ class Ours:
     def __init__(self, shards: Path | None, batch: int, world: World, train: TrainSection, threads: int) -> None:
         """`batch`: images all ranks take in a step together."""
         keep_freed_memory()
-        torch.backends.cudnn.deterministic = train.deterministic
-        torch.backends.cudnn.benchmark = not train.deterministic
+        choose_kernels(train)
         self.world, self.threads = world, threads
         self.config = TrainConfig(data=DataConfig(shards=str(shards), global_batch_size=batch), train=train)
         name = best_precision(world.device) if train.precision == "auto" else train.precision

@@ -14,7 +14,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.celeba_images import looks_like_html
+from data_prep.downloads import looks_like_html
 from dcgan_dist.errors import UserError
 
 ANNOTATION_FILES = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.zip_members import is_jpeg, list_jpegs
 from dcgan_dist.errors import UserError
 
 READ = 1 << 16  # bytes at a time: for a buffer of 1 MiB the system is asked for memory anew, at three times the time
@@ -38,11 +39,11 @@ class ImageFolder:
     path: Path
 
     def images(self) -> Iterator[SourceImage]:
-        """All images in no particular order. Hidden files, which archives from a Mac leave behind, are passed over."""
+        """All images in no particular order, hidden files left out. Raises UserError if the folder cannot be read."""
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
-                    if entry.name.endswith(".jpg") and not entry.name.startswith("."):
+                    if is_jpeg(entry.name):
                         yield SourceImage(entry.name)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
@@ -65,21 +66,13 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class ImageZip:
-    """JPEG files in a zip, wherever in it they lie."""
+    """JPEG files in one folder of a zip."""
 
     path: Path
 
     def images(self) -> Iterator[SourceImage]:
-        """All images in no particular order. Raises UserError with a line of its own for each way a zip can be bad."""
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                entries = archive.infolist()
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-            raise UserError(_why_no_zip(self.path, error)) from None
-        for entry in entries:
-            name = entry.filename.rpartition("/")[2]
-            if not name.endswith(".jpg") or name.startswith("."):
-                continue
+        """All images in no particular order. Raises UserError for a bad zip, and where two folders could be meant."""
+        for name, entry in list_jpegs(self.path):
             if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"{self.path}: {name} is encrypted or packed in an unusual way; unpack the zip first")
             deflated = entry.compress_type == zipfile.ZIP_DEFLATED
@@ -108,25 +101,3 @@ class ImageZip:
         if zlib.crc32(jpeg) != image.crc32:
             raise DamagedImage("its bytes do not have the checksum that the zip says")
         return jpeg
-
-
-def _why_no_zip(path: Path, error: Exception) -> str:
-    """One line on what is wrong with a file that should be a zip."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as problem:
-        return f"{path}: cannot be read ({problem.strerror})"
-    if looks_like_html(start):
-        return (
-            f"{path}: is a web page, not a zip: Google Drive sends one when the file's download quota is used up; "
-            "download it again later, or from the Baidu mirror on the official page"
-        )
-    if start.startswith(b"PK"):
-        return f"{path}: is a truncated or damaged zip ({path.stat().st_size} bytes: {error}); download it again"
-    return f"{path}: is not a zip file; download it again"
-
-
-def looks_like_html(start: bytes) -> bool:
-    """Whether a download is a web page, such as Google Drive's about its quota, in place of the file."""
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head"))

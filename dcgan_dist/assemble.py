@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-import torch
-
 from dcgan_dist.checkpoint import Checkpointer
 from dcgan_dist.command_line import write_yaml
 from dcgan_dist.config import TrainConfig
@@ -21,7 +19,7 @@ from dcgan_dist.distributed.world import (
     leave_after_the_culprit,
     leave_out_of_memory,
 )
-from dcgan_dist.engine import CapturedUpdate, EagerUpdate, open_update
+from dcgan_dist.engine import CapturedUpdate, EagerUpdate, choose_kernels, open_update
 from dcgan_dist.errors import Interrupted, RunFailed, UserError
 from dcgan_dist.events import note_event
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
@@ -50,8 +48,7 @@ def run(config: TrainConfig) -> int:
     world = World.connect()
     set_up_logging(world.rank)
     keep_freed_memory()
-    torch.backends.cudnn.deterministic = config.train.deterministic
-    torch.backends.cudnn.benchmark = not config.train.deterministic
+    choose_kernels(config.train)
     folder = RunFolder(config.run.folder)
     stop = StopRequest(
         folder.stop_file, config.run.time_limit_minutes, MOST_STEPS_BETWEEN_STOP_CHECKS[world.device.type]

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcgan_dist.checkpoint_names import checkpoint_name, images_in_name, newest_first
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import atomic_write, sync_file
 
 FORMAT_VERSION = 1
-SUFFIX = ".pt"
 REQUIRED = (
     "format_version",
     "images_seen",
@@ -121,7 +121,7 @@ class Checkpointer:
 
     def _delete_old(self, images_seen: int) -> None:
         # What is ahead of the run is damaged and was passed over; it must not count among those that are kept.
-        checkpoints = [path for path in self._newest_first() if int(path.stem) <= images_seen]
+        checkpoints = [path for path in newest_first(self.folder) if images_in_name(path) <= images_seen]
         kept = self._milestones(checkpoints) | self._way_back(checkpoints) | self._best(checkpoints)
         for old in set(checkpoints[self.keep_last :]) - kept:
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
@@ -138,13 +138,13 @@ class Checkpointer:
             return set()
         first: dict[int, Path] = {}
         for path in reversed(checkpoints):
-            first.setdefault(int(path.stem) // self.keep_every_images, path)
+            first.setdefault(images_in_name(path) // self.keep_every_images, path)
         return {path for milestone, path in first.items() if milestone > 0}
 
-    def _way_back(self, newest_first: list[Path]) -> set[Path]:
+    def _way_back(self, checkpoints: list[Path]) -> set[Path]:
         if self.way_back is None:
             return set()
-        return set([path for path in newest_first if int(path.stem) <= self.way_back][:1])
+        return set([path for path in checkpoints if images_in_name(path) <= self.way_back][:1])
 
     @property
     def last_saved(self) -> int | None:
@@ -153,7 +153,7 @@ class Checkpointer:
 
     def path(self, images_seen: int) -> Path:
         """Where the checkpoint of this moment lies, or would."""
-        return self.folder / f"{images_seen:09d}{SUFFIX}"
+        return self.folder / checkpoint_name(images_seen)
 
     def go_back_to(self, images_seen: int, changes: dict[str, Any]) -> None:
         """Makes the checkpoint at `images_seen` the newest one, with `changes` to its contents. For rank 0.
@@ -161,20 +161,20 @@ class Checkpointer:
         Raises UserError if it is damaged, OSError if the disk does not let go of the newer ones.
         """
         contents = torch.load(io.BytesIO(read_verified(self.path(images_seen))), weights_only=True)
-        for newer in self._newest_first():
-            if int(newer.stem) > images_seen:
+        for newer in newest_first(self.folder):
+            if images_in_name(newer) > images_seen:
                 newer.unlink()
         with atomic_write(self.path(images_seen)) as file:
             torch.save(contents | changes, file)
 
     def saved(self) -> list[int]:
         """Images seen of all checkpoints in the folder, the newest first."""
-        return [int(path.stem) for path in self._newest_first()]
+        return [images_in_name(path) for path in newest_first(self.folder)]
 
     def newest_images_seen(self) -> int | None:
         """How far the newest checkpoint is, good or not; None if there is none; the same answer on every rank."""
-        files = self._newest_first() if self.world.is_main else []
-        return self.world.broadcast_object(int(files[0].stem) if files else None)
+        files = newest_first(self.folder) if self.world.is_main else []
+        return self.world.broadcast_object(images_in_name(files[0]) if files else None)
 
     def load_newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole, the same on every rank; None if there is none at all.
@@ -201,7 +201,7 @@ class Checkpointer:
 
     def _read_newest(self) -> tuple[bytes | None, str | None]:
         damaged = []
-        for path in self._newest_first():
+        for path in newest_first(self.folder):
             try:
                 return read_verified(path), None
             except UserError as error:
@@ -217,10 +217,6 @@ class Checkpointer:
     def _on_every_rank(self, content: bytes | None) -> dict[str, Any] | None:
         content = self.world.broadcast_object(content)
         return None if content is None else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-    def _newest_first(self) -> list[Path]:
-        named = (path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isascii() and path.stem.isdigit())
-        return sorted(named, key=lambda path: int(path.stem), reverse=True)
 
 
 def _snapshot(value: Any) -> Any:

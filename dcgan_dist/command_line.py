@@ -17,6 +17,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.config_problems import problems_of
 from dcgan_dist.errors import UserError
+from dcgan_dist.yaml_settings import MODE, DuplicateKey, plain_word, read_yaml, register
+from dcgan_dist.yaml_settings import write_yaml as write_settings
 
 EXAMPLES = """Trains a DCGAN on a folder of shards, on as many ranks as torchrun starts.
 
@@ -37,7 +39,9 @@ class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter)
 def build_parser() -> ArgumentParser:
     """The parser of every `--section.field`, with the docstrings of `TrainConfig` as its help."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    register()
     parser = ArgumentParser(
+        parser_mode=MODE,
         prog="python -m dcgan_dist.train",
         usage="%(prog)s [--config FILE.yaml] [--section.field VALUE ...] [--print_config]",
         description=EXAMPLES,
@@ -60,7 +64,7 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
     parser = build_parser()
     try:
         with _printing_once():
-            config = _instantiate(parser, parser.parse_args(arguments))
+            config = _instantiate(parser, parser.parse_args(_in_plain_words(arguments)))
         _assert_nothing_is_null(config)
     except Exception as error:  # jsonargparse has several kinds; each means that something was typed wrongly
         raise UserError(_in_lines(_mistakes(parser, arguments) or [" ".join(str(error).split())])) from None
@@ -71,7 +75,19 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
 
 def write_yaml(config: TrainConfig) -> str:
     """The resolved configuration as YAML, in the order of the fields."""
-    return yaml.safe_dump(config.as_dict(), sort_keys=False)
+    return write_settings(config.as_dict())
+
+
+def _in_plain_words(arguments: list[str]) -> list[str]:
+    """The arguments with each on, off, yes, no, true or false as the setting before it knows it."""
+    words = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        key, equals, value = word.partition("=")
+        if word.startswith("--") and equals:
+            words.append(f"{key}={plain_word(key[2:], value)}")
+        else:
+            words.append(plain_word(before.removeprefix("--"), word))
+    return words
 
 
 def _instantiate(parser: ArgumentParser, settings: Namespace) -> TrainConfig:
@@ -113,9 +129,10 @@ def _mistakes(parser: ArgumentParser, arguments: list[str]) -> list[str]:
         if key not in _known_keys():
             found.append(f"{origin}{key}: {_what_is_meant(key)}")
             continue
+        setting = f"--{key}={plain_word(key, value)}"
         try:
-            parser.parse_args([f"--{key}={value}"])
-            usable.append(f"--{key}={value}")
+            parser.parse_args([setting])
+            usable.append(setting)
         except Exception as error:
             expected = " ".join(str(error).split()).partition("Expected a ")[2].partition(". Got value")[0]
             found.append(f"{origin}{key} = {value}: must be {_plain_type(expected)}")
@@ -155,10 +172,13 @@ def _settings(arguments: list[str], problems: list[str]) -> Iterator[tuple[str, 
 
 def _yaml_settings(file: str, problems: list[str]) -> Iterator[tuple[str, str, str]]:
     try:
-        content = yaml.safe_load(Path(file).read_text())
+        content = read_yaml(Path(file).read_text())
         leaves = list(_leaves(content)) if isinstance(content, dict) else []
     except OSError as error:
         problems.append(f"--config {file}: cannot be read ({error.strerror}); give the path of a YAML file")
+        return
+    except DuplicateKey as error:
+        problems.append(f"--config {file}: {error}")
         return
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of Python's own kinds for dates, digits, depth
         problems.append(f"--config {file}: is not YAML: {' '.join(str(error).split())}")

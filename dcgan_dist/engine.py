@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.average_gradients import GradientAverage
 from dcgan_dist.distributed.replicate import replicate
@@ -25,6 +25,12 @@ Update = Callable[[Tensor, Tensor, Tensor], None]
 """Pixels uint8 [n, 3, size, size] and two sets of latents [n, latent_size] in; the training state moves one step on."""
 
 STEPS_BEFORE_CAPTURE = 11  # libraries choose kernels and NCCL opens its connections in the first steps
+
+
+def choose_kernels(config: TrainSection) -> None:
+    """Lets cuDNN use only kernels that give the same bits every time, or else whichever it finds to be the fastest."""
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.backends.cudnn.benchmark = not config.deterministic
 
 
 def open_update(

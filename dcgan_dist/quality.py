@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dcgan_dist.checkpoint_names import checkpoint_name
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
@@ -52,7 +53,7 @@ class TrainingScores:
             log.info("%s at %d images: %.4g%s", metric, images_seen, value, " (the best so far)" if is_best else "")
             row = score.row(images_seen, "ema" if averaged else "generator")
             try:
-                append_scores(self.path, [row], checkpoint=f"{images_seen:09d}.pt", during_training=True)
+                append_scores(self.path, [row], checkpoint=checkpoint_name(images_seen), during_training=True)
             except OSError as error:
                 log.warning("could not write %s (%s); training goes on", self.path, error)
         return is_best

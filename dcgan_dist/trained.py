@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcgan_dist.checkpoint import SUFFIX, read_verified
+from dcgan_dist.checkpoint import read_verified
+from dcgan_dist.checkpoint_names import newest_first
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
@@ -86,13 +87,13 @@ def _read(path: Path) -> tuple[Path, bytes]:
         if path.is_file():
             return path, read_verified(path)
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        newest_first = sorted(folder.glob(f"[0-9]*{SUFFIX}"), reverse=True)
+        files = newest_first(folder)
     except OSError as error:  # a name too long, a folder that is closed
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); give a checkpoint or the folder of a run"
         ) from None
     problems = []
-    for file in newest_first:
+    for file in files:
         try:
             return file, read_verified(file)
         except UserError as error:

@@ -15,7 +15,7 @@ COLUMNS, ROWS, SCALE, MARGIN, CAPTION = 6, 5, 2, 12, 22
 
 def main(run: Path, out: Path) -> None:
     """Cuts the same corner out of four grids and writes them as one PNG."""
-    grids = sorted((run / "samples" / "ema").glob("*.png"))
+    grids = sorted((run / "samples" / "ema").glob("*.png"), key=lambda path: int(path.stem))
     chosen = {
         "real drawings": run / "samples" / "real.png",
         "untrained": grids[0],

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dcgan_dist.checkpoint_names import images_in_name, newest_first
 from dcgan_dist.command_line import parse_arguments
 from dcgan_dist.errors import UserError, exit_cleanly
 from dcgan_dist.run_folder import RunFolder
@@ -29,7 +30,8 @@ def read_status(folder: RunFolder) -> dict[str, Any]:
 
 def newest_checkpoint(folder: RunFolder) -> int:
     """Images seen of the newest checkpoint, from its name; 0 without one."""
-    return max((int(path.stem) for path in folder.checkpoints.glob("*.pt") if path.stem.isdecimal()), default=0)
+    checkpoints = newest_first(folder.checkpoints)
+    return images_in_name(checkpoints[0]) if checkpoints else 0
 
 
 def main() -> int:

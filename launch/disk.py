@@ -12,6 +12,7 @@ import socket
 import time
 from pathlib import Path
 
+from dcgan_dist.checkpoint_names import newest_first
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.errors import UserError
@@ -44,7 +45,7 @@ def check_run_folder(config: TrainConfig) -> list[Check]:
 
 def _sizes(folder: Path) -> list[int]:
     """Bytes of the checkpoints that are there, which are among those that will be."""
-    return [path.stat().st_size for path in folder.glob("*.pt")]
+    return [path.stat().st_size for path in newest_first(folder)]
 
 
 def write_speed(folder: Path) -> float:

@@ -75,13 +75,13 @@ def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
     checks = [check_all_reduce(world), *answers("decoding", lambda: check_decoding(config, world))]
     if world.any(failed(checks)):
         return checks
-    samples = read_manifest(Path(config.data.shards)).samples
-    if len(set(world.gather_objects(samples))) > 1:
+    manifest = read_manifest(Path(config.data.shards))
+    if len(set(world.gather_objects(manifest.samples))) > 1:
         return checks
-    memory = answers("training", lambda: check_memory(config, samples, world))
+    memory = answers("training", lambda: check_memory(config, manifest, world))
     if world.any(failed(memory)):
         return [*checks, *(check for check in memory if check.status == "fail")]
-    training, images, speed = measure_training(config, samples, world)
+    training, images, speed = measure_training(config, manifest, world)
     return [*checks, training, check_time_limit(config, images, speed)]
 
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.data.loader import open_decoder
+from dcgan_dist.data.loader import PixelSource, endless_batches, open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
-from dcgan_dist.data.sample_order import share
-from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.distributed import world as world_module
+from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.heartbeat import set_collective_timeout
-from dcgan_dist.distributed.replicate import replicate
-from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.precision import Precision, best_precision
-from dcgan_dist.gan.step import GanStep
+from dcgan_dist.distributed.world import World, is_out_of_memory
+from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
-from dcgan_dist.resume import choose_global_batch
+from dcgan_dist.loop import Latents
+from dcgan_dist.prepare import Plan, settle
 from dcgan_dist.state import initial_state
 from launch.checks import Check
 
@@ -29,13 +27,12 @@ CONNECT_SECONDS = 30
 SLOWEST_NODE_SECONDS = 300.0  # what others wait for a node with a slow disk
 MESSAGE_BYTES = 16 << 20  # about the gradients of a DCGAN
 DECODED_IMAGES, DECODED_TOGETHER = 512, 64
-CPU_IMAGES_A_STEP = 16
+MEASURED_SECONDS, MOST_STEPS = 3.0, 100  # of training, after it has warmed up
 
 
 def connect() -> World:
     """Joins the other ranks; RuntimeError with the reason if they do not come."""
-    world_module.CONNECT_TIMEOUT = timedelta(seconds=CONNECT_SECONDS)  # a run waits longer: its nodes start apart
-    world = World.connect()
+    world = World.connect(timedelta(seconds=CONNECT_SECONDS))  # a run waits longer: its nodes start apart
     if world.size > 1:
         set_collective_timeout(SLOWEST_NODE_SECONDS)
     keep_freed_memory()
@@ -50,6 +47,7 @@ def check_all_reduce(world: World) -> Check:
     expected = world.size * (world.size + 1) / 2
     if not bool((world.sum(message) == expected).all()):
         return Check("all-reduce", "fail", f"a sum over {world.size} ranks is wrong", "this node's memory or network")
+    world.sum(message[:1])
     large = _seconds_each(5, lambda: world.sum(message), world)
     small = _seconds_each(50, lambda: world.sum(message[:1]), world)
     speed = f"{MESSAGE_BYTES >> 20} MiB in {1e3 * large:.1f} ms, one number in {1e6 * small:.0f} us"
@@ -57,7 +55,6 @@ def check_all_reduce(world: World) -> Check:
 
 
 def _seconds_each(times: int, work: Callable[[], object], world: World) -> float:
-    work()
     _finish(world)
     begin = time.perf_counter()
     for _ in range(times):
@@ -87,48 +84,80 @@ def check_decoding(config: TrainConfig, world: World) -> Check:
     return Check("decoding", "ok", f"{speed:.0f} images/s a rank" if done else "too few images to measure")
 
 
-def check_memory(config: TrainConfig, num_samples: int, world: World) -> Check:
-    """Takes a step on noise by itself: a rank that has no room for it must not leave others waiting inside one."""
-    count = _images_a_step(config, num_samples, world)
+class Rehearsal:
+    """Steps of the run, made of the parts that training uses; only its images are noise."""
+
+    def __init__(self, config: TrainConfig, plan: Plan, world: World) -> None:
+        choose_kernels(config.train)
+        self._world = world
+        self._state = initial_state(config, world, plan.precision)
+        self._update = open_update(config, self._state, plan.precision, plan.batches, world)
+        self._latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights)
+        self._batches = endless_batches(_noise(config.data.image_size, world), plan.batches, images_seen=0)
+        self._global_batch = plan.batches.global_batch
+
+    def step(self) -> None:
+        """One step; on a GPU it may still be going on."""
+        self._update(next(self._batches), *self._latents.at(self._state.images_seen))
+        self._state.images_seen += self._global_batch
+
+    def warm_up(self) -> None:
+        """Takes steps until the next is like all that follow it: on a GPU until they are replayed as a graph."""
+        for _ in range(STEPS_BEFORE_CAPTURE + 1 if self._world.device.type == "cuda" else 1):
+            self.step()
+        _finish(self._world)
+
+    def close(self) -> None:
+        """Frees what the steps held on the device."""
+        self._update.close()
+
+
+def _noise(size: int, world: World) -> PixelSource:
+    """Random images in the place of a decoder or a cache."""
+
+    def draw(batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        for batch in batches:
+            yield torch.randint(0, 256, [len(batch), size, size, 3], dtype=torch.uint8, device=world.device)
+
+    return draw
+
+
+def check_memory(config: TrainConfig, manifest: Manifest, world: World) -> Check:
+    """Takes this rank's steps without the others: one that has no room for them must not leave others waiting inside.
+
+    Raises UserError, on every rank, if the batch does not fit the ranks or the data.
+    """
+    plan = settle(config, manifest, None, world)
     try:
-        _step(config, count, world.alone())()
-    except torch.OutOfMemoryError:
-        advice = f"lower --data.batch_size_per_rank, {count} images a rank now"
-        return Check("training", "fail", "a step does not fit into the GPU's memory", advice)
-    torch.cuda.empty_cache()
+        rehearsal = Rehearsal(config, plan, world.alone())
+        rehearsal.warm_up()
+        rehearsal.close()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        where = "the GPU's memory" if world.device.type == "cuda" else "memory"
+        advice = f"lower --data.batch_size_per_rank, {plan.batches.count} images a rank now"
+        return Check("training", "fail", f"a step does not fit into {where}", advice)
     return Check("training", "ok", "a step fits")
 
 
-def measure_training(config: TrainConfig, num_samples: int, world: World) -> tuple[Check, int, float]:
-    """Trains a few steps on noise; also the images the run will take and how many a second all ranks do together."""
-    count = _images_a_step(config, num_samples, world)
-    steps = 20 if world.device.type == "cuda" else 2
-    speed = count * world.size / _seconds_each(steps, _step(config, count, world), world)
-    images = config.train.total_images or round(config.train.epochs * num_samples)
-    return Check("training", "ok", f"{speed:.0f} images/s on {world.size} rank(s), {count} a rank"), images, speed
+def measure_training(config: TrainConfig, manifest: Manifest, world: World) -> tuple[Check, int, float]:
+    """Trains some steps on noise; also the images the run will take and how many a second all ranks do together."""
+    if world.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(world.device)
+    plan = settle(config, manifest, None, world)
+    rehearsal = Rehearsal(config, plan, world)
+    rehearsal.warm_up()
+    once = _seconds_each(1, rehearsal.step, world)
+    steps = world.broadcast_object(max(1, min(MOST_STEPS, int(MEASURED_SECONDS / once))))
+    speed = plan.batches.global_batch / _seconds_each(steps, rehearsal.step, world)
+    rehearsal.close()
+    found = f"{speed:.0f} images/s on {world.size} rank(s), {plan.batches.count} a rank{_peak_memory(world)}"
+    return Check("training", "ok", found), plan.total_images, speed
 
 
-def _images_a_step(config: TrainConfig, num_samples: int, world: World) -> int:
-    """This rank's. Raises UserError, on every rank, if the batch does not fit the ranks or the data."""
-    count = share(choose_global_batch(config, world, None, num_samples), world.rank, world.size)[1]
-    return min(count, CPU_IMAGES_A_STEP) if world.device.type == "cpu" else count  # a CPU takes long for more
-
-
-def _step(config: TrainConfig, count: int, world: World) -> Callable[[], object]:
-    """A step of the training on `count` images of noise, to be taken any number of times."""
-    name = config.train.precision
-    precision = Precision(best_precision(world.device) if name == "auto" else name, world.device)
-    state = initial_state(config, world, precision)
-    step = GanStep(
-        replicate(state.generator, world),
-        replicate(state.discriminator, world),
-        state.generator_optimizer,
-        state.discriminator_optimizer,
-        state.generator_scaler,
-        state.discriminator_scaler,
-        precision,
-    )
-    size = config.data.image_size
-    pixels = torch.randint(0, 256, [count, size, size, 3], dtype=torch.uint8, device=world.device).permute(0, 3, 1, 2)
-    latents = torch.randn(count, config.model.latent_size, device=world.device, dtype=precision.weights)
-    return lambda: step(pixels, latents, latents)
+def _peak_memory(world: World) -> str:
+    if world.device.type != "cuda":
+        return ""
+    return f", {torch.cuda.max_memory_reserved(world.device) / 2**30:.1f} GiB of GPU memory besides cached images"

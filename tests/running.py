@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcgan_dist.checkpoint_names import newest_first
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Networks and images so small that a step takes milliseconds.
@@ -114,7 +116,7 @@ def read_status(run: Path) -> dict[str, Any]:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run folder, oldest first."""
-    return sorted((run / "checkpoints").glob("*.pt"))
+    return newest_first(run / "checkpoints")[::-1]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _wait(options: Options, name: str, process: subprocess.Popen[bytes]) -> dict
         return {"status": "failed", "exit status": status}
     told = json.loads(_text(folder / "status.json"))
     last = rows[-max(1, len(rows) // 3) :]
-    grid = max((folder / "samples").glob("[0-9]*.png"))
+    grid = max((folder / "samples").glob("[0-9]*.png"), key=lambda path: int(path.stem))
     average = folder / "samples" / "ema" / grid.name
     shutil.copy(average, options.out / f"grid-{name.replace(' ', '')}.png")
     size = (LONG if name == "64 px" else SHORT)["data.image_size"]

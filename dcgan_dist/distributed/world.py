@@ -34,13 +34,16 @@ class World:
     device: torch.device
 
     @classmethod
-    def connect(cls) -> World:
-        """Joins the ranks that torchrun started, or is alone if it started none."""
+    def connect(cls, timeout: timedelta = CONNECT_TIMEOUT) -> World:
+        """Joins the ranks that torchrun started, or is alone if it started none.
+
+        Raises RuntimeError if they are not all there when `timeout` has passed; a collective waits as long at first.
+        """
         rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         world = cls(rank, size, local_rank, local_size, _pick_device(local_rank))
         if size > 1:
-            _join_process_group(world)
+            _join_process_group(world, timeout)
         return world
 
     def alone(self) -> World:
@@ -177,13 +180,13 @@ def _pick_device(local_rank: int) -> torch.device:
     return device
 
 
-def _join_process_group(world: World) -> None:
+def _join_process_group(world: World, timeout: timedelta) -> None:
     # Its functions have the group as a default argument, and optimizers import it. Imported before there is a group,
     # they cannot keep that alive: gloo's threads would outlive `close`, and abort the rank if one of them let go of a
     # tensor while Python ends.
     importlib.import_module("torch.distributed.nn.functional")
     own_gpu = world.device.type == "cuda" and world.local_size <= torch.cuda.device_count()
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=CONNECT_TIMEOUT)))
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=timeout)))
     if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
         # After a restart torchrun serves the same store again, with the addresses of the dead ranks still in it. A
         # prefix of its own keeps each generation apart. Agents of several nodes may count restarts differently; they
@@ -196,7 +199,7 @@ def _join_process_group(world: World) -> None:
             store=store,
             rank=rank,
             world_size=size,
-            timeout=CONNECT_TIMEOUT,
+            timeout=timeout,
             device_id=world.device if own_gpu else None,
         )
     except Exception as error:

@@ -32,6 +32,7 @@ from dcgan_dist.recorder import FIGURE_NAMES
 from dcgan_dist.resume import check_contents, check_identity, choose_global_batch
 from dcgan_dist.stability import StabilityWatch
 from dcgan_dist.state import TrainState
+from dcgan_dist.yaml_settings import read_settings
 from tests.faults.lab import GLOBAL_BATCH, Lab
 from tests.running import assert_same_tensors, checkpoints, load_checkpoint
 
@@ -272,7 +273,7 @@ def _configuration(sample: Sample, chance: random.Random) -> None:
     path.write_bytes(chance.choice(IN_TEXT)((sample.folder / "config.yaml").read_bytes(), chance))
     config = parse_arguments(["--config", str(path)])
     assert not problems_of(config)
-    _assert_says_the_same(yaml.safe_load(path.read_text()), yaml.safe_load(write_yaml(config)))
+    _assert_says_the_same(read_settings(path.read_text()), yaml.safe_load(write_yaml(config)))
 
 
 def _assert_says_the_same(written: Any, used: Any) -> None:

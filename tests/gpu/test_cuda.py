@@ -22,6 +22,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
 from dcgan_dist.state import TrainState, initial_state
+from launch import probes
 from tests.running import load_checkpoint, metric_rows, read_status, run_train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -154,6 +155,26 @@ def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
         for key, value in one.items():
             torch.testing.assert_close(value, other[key], rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(eager.window.sums, captured.window.sums, rtol=1e-9, atol=1e-9)
+
+
+def test_preflight_times_a_step_that_is_replayed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[torch.cuda.CUDAGraph] = []
+    replay = torch.cuda.CUDAGraph.replay
+
+    def count(graph: torch.cuda.CUDAGraph) -> None:
+        replayed.append(graph)
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", count)
+    data = DataConfig(shards=str(shards), image_size=32, batch_size_per_rank=16)
+    config = TrainConfig(data=data, model=ModelConfig(base_channels=16))
+    manifest = read_manifest(shards)
+    assert probes.check_memory(config, manifest, ALONE).status == "ok"
+    in_check = len(replayed)
+    check, _, speed = probes.measure_training(config, manifest, ALONE)
+    assert in_check == 1, "the last step of the warm-up should be a replayed one"
+    assert len(replayed) >= in_check + 3 and speed > 0  # the warm-up's, the one that is timed to know how many, those
+    assert "GiB of GPU memory" in check.found
 
 
 def test_a_resumed_run_on_the_gpu_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path) -> None:

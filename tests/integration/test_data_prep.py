@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,184 @@ def test_every_layout_gives_the_same_shards(celeba: Path, shards: Path, tmp_path
     result = prepare(given, tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert checksums(tmp_path / "out") == checksums(shards)
+
+
+def zip_of(path: Path, members: list[tuple[str, Path | bytes]]) -> Path:
+    """A zip with these members under exactly these names, one name twice if it is listed twice."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")  # zipfile's about a name that is there already
+        for name, content in members:
+            archive.writestr(name, content if isinstance(content, bytes) else content.read_bytes())
+    return path
+
+
+def under(celeba: Path, form: str) -> list[tuple[str, Path | bytes]]:
+    """All images of `celeba`, named in a zip as `form` says."""
+    return [(form.format(path.name), path) for path in sorted(celeba.glob("img_align_celeba/*"))]
+
+
+WRONG = "img_celeba/{}"  # the uncropped pictures, which have the same names
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ("img_align_celeba/{}", WRONG),
+        ("Img/img_align_celeba/{}", "Img/" + WRONG),
+        ("img_align_celeba/img_align_celeba/{}", WRONG),
+        ("CelebA\\Img\\img_align_celeba\\{}", "CelebA\\Img\\img_celeba\\{}"),
+        ("img_align_celeba\\{}", "figures/{}"),
+        ("./img_align_celeba/{}", "./" + WRONG),
+        ("./{}", ""),
+        ("img_align_celeba /{} ", ""),
+        ("somewhere/else/{}", ""),
+    ],
+    ids=["beside", "official", "kaggle", "windows", "figures", "with a dot", "no folder", "blanks", "another folder"],
+)
+def test_from_a_zip_come_the_aligned_pictures_and_no_others(
+    celeba: Path, shards: Path, tmp_path: Path, forms: tuple[str, str]
+) -> None:
+    wrong = [(forms[1].format(path.name), jpeg(5)) for path in sorted(celeba.glob("img_align_celeba/*")) if forms[1]]
+    write_annotations(tmp_path)
+    path = zip_of(tmp_path / "img_align_celeba.zip", [*under(celeba, forms[0]), *wrong])
+    result = prepare(path, tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert checksums(tmp_path / "out") == checksums(shards)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("a/img_align_celeba/{}", ("img_align_celeba/", "a/img_align_celeba/")),
+        ("img_align_celeba/{}", ("img_align_celeba/", "000001.jpg", "twice")),
+        ("img_align_celeba\\{}", ("img_align_celeba/000001.jpg", "img_align_celeba\\000001.jpg", "the same name")),
+    ],
+    ids=["two folders", "one name twice", "two separators"],
+)
+def test_a_zip_in_which_a_name_means_two_files_is_refused(
+    celeba: Path, tmp_path: Path, more: str, said: tuple[str, ...]
+) -> None:
+    write_annotations(tmp_path)
+    path = zip_of(tmp_path / "all.zip", [*under(celeba, "img_align_celeba/{}"), (more.format("000001.jpg"), jpeg(5))])
+    line = refused(prepare(path, tmp_path / "out"))
+    assert str(path) in line and all(part in line for part in said), line
+
+
+def test_a_zip_of_several_folders_none_of_which_is_the_aligned_one_is_refused(celeba: Path, tmp_path: Path) -> None:
+    write_annotations(tmp_path)
+    path = zip_of(tmp_path / "all.zip", [*under(celeba, "faces/{}"), ("000001.jpg", jpeg(5))])
+    line = refused(prepare(path, tmp_path / "out"))
+    assert "faces/" in line and "its top level" in line and "--source" in line
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("names", [("000001.jpg", "000001.JPG"), ("img.jpg", "IMG.jpg")])
+def test_names_that_differ_only_in_case_are_refused(
+    celeba: Path, tmp_path: Path, kind: str, names: tuple[str, str]
+) -> None:
+    write_annotations(tmp_path)
+    if kind == "zip":
+        zip_of(tmp_path / "img_align_celeba.zip", [(f"img_align_celeba/{name}", jpeg(5)) for name in names])
+    else:
+        (tmp_path / "img_align_celeba").mkdir()
+        for name in names:
+            (tmp_path / "img_align_celeba" / name).write_bytes(jpeg(5))
+    line = refused(prepare(tmp_path, tmp_path / "out"))
+    assert all(name in line for name in names) and "differ only in case" in line
+
+
+@pytest.mark.parametrize("name", ["000001.JPG", "000001.jpg "])
+def test_a_name_that_is_not_spelt_as_in_the_tables_is_told(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / "img_align_celeba" / "000001.jpg").rename(copy / "img_align_celeba" / name)
+    assert f"{name!r} is no name for an image" in refused(prepare(copy, tmp_path / "out"))
+
+
+# --- several places -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_beside_its_own_zip_is_taken_and_one_beside_another_zip_is_refused(
+    copy: Path, shards: Path, tmp_path: Path
+) -> None:
+    path = zip_of(copy / "img_align_celeba.zip", under(copy, "img_align_celeba/{}"))
+    assert prepare(copy, tmp_path / "out").returncode == 0
+    assert checksums(tmp_path / "out") == checksums(shards)
+    zip_of(path, [(name, jpeg(5)) for name, _ in under(copy, "img_align_celeba/{}")])
+    line = refused(prepare(copy, tmp_path / "other"))
+    assert str(path) in line and str(copy / "img_align_celeba") in line and "000001.jpg" in line
+    assert prepare(copy / "img_align_celeba", tmp_path / "other").returncode == 0
+    assert checksums(tmp_path / "other") == checksums(shards)
+
+
+def test_a_zip_that_was_unpacked_in_part_is_not_mixed_up_with_its_folder(copy: Path, tmp_path: Path) -> None:
+    path = zip_of(copy / "img_align_celeba.zip", under(copy, "img_align_celeba/{}"))
+    (copy / "img_align_celeba" / "000061.jpg").unlink()
+    line = refused(prepare(copy, tmp_path / "out"))
+    assert str(path) in line and "000061.jpg" in line
+    path.write_bytes(path.read_bytes()[:-100])  # of a damaged zip nothing can be meant
+    assert "1 of them are missing" in refused(prepare(copy, tmp_path / "out"))
+
+
+def test_kaggles_nested_folder_is_refused_where_the_outer_one_holds_other_pictures(copy: Path, tmp_path: Path) -> None:
+    outer = copy / "img_align_celeba"
+    shutil.copytree(outer, outer / "img_align_celeba")
+    assert prepare(copy, tmp_path / "same").returncode == 0
+    (outer / "img_align_celeba" / "000002.jpg").write_bytes(jpeg(5))
+    for source in (copy, outer):
+        line = refused(prepare(source, tmp_path / "out"))
+        assert f"{outer} " in line and str(outer / "img_align_celeba") in line and "000002.jpg" in line
+
+
+def test_two_tables_of_one_name_that_differ_are_refused(copy: Path, shards: Path, tmp_path: Path) -> None:
+    (copy / "Anno").mkdir()
+    table = copy / "Anno" / "list_attr_celeba.txt"
+    shutil.copy(copy / table.name, table)
+    assert prepare(copy, tmp_path / "out").returncode == 0
+    table.write_text(table.read_text().replace("000001.jpg  1", "000001.jpg -1"))
+    line = refused(prepare(copy, tmp_path / "other"))
+    assert str(table) in line and str(copy / table.name) in line
+
+
+# --- zips in parts ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def split(celeba: Path, tmp_path: Path) -> Path:
+    """A folder with CelebA's tables and its zip in parts, as `zip -s` makes them."""
+    if not shutil.which("zip"):
+        pytest.skip("needs the command zip")
+    write_annotations(tmp_path / "split")
+    make = ["zip", "-q", "-r", "-s", "64k", tmp_path / "split" / "img_align_celeba.zip", "img_align_celeba"]
+    subprocess.run(make, cwd=celeba, check=True)
+    assert (tmp_path / "split" / "img_align_celeba.z01").exists()
+    return tmp_path / "split"
+
+
+@pytest.mark.parametrize("given", ["", "img_align_celeba.zip", "img_align_celeba.z01", "alone", "cut"])
+def test_a_part_of_a_split_zip_says_how_to_join_them(shards: Path, split: Path, tmp_path: Path, given: str) -> None:
+    last, whole = split / "img_align_celeba.zip", split / "img_align_celeba-whole.zip"
+    if given == "alone":
+        last.unlink()
+    if given == "cut":
+        last.write_bytes(last.read_bytes()[:-10])
+    line = refused(prepare(split / (given if given.startswith("img") else ""), tmp_path / "out"))
+    assert "is a part of a split zip" in line and "damaged" not in line
+    assert f"zip -s 0 {last} --out {whole}" in line
+    if given in ("", "img_align_celeba.zip"):
+        subprocess.run(["zip", "-q", "-s", "0", last, "--out", whole], check=True)
+        assert prepare(whole, tmp_path / "out").returncode == 0
+        assert checksums(tmp_path / "out") == checksums(shards)
+
+
+@pytest.mark.parametrize("given", ["", "img_align_celeba.zip.001"])
+def test_a_zip_cut_into_pieces_says_how_to_join_them(celeba: Path, tmp_path: Path, given: str) -> None:
+    write_annotations(tmp_path)
+    path = zip_of(tmp_path / "img_align_celeba.zip", under(celeba, "img_align_celeba/{}"))
+    content = path.read_bytes()
+    for number, piece in enumerate((content[:5000], content[5000:]), start=1):
+        (tmp_path / f"{path.name}.{number:03d}").write_bytes(piece)
+    path.unlink()
+    line = refused(prepare(tmp_path / given, tmp_path / "out"))
+    assert "is a part of a split zip" in line and f"cat {path}.* > {path}" in line
 
 
 @pytest.mark.parametrize("comma", [False, True], ids=["official", "kaggle"])

@@ -106,11 +106,61 @@ def test_a_rank_that_finds_no_other_says_so_in_time(shards: Path, tmp_path: Path
 
 
 def test_a_gpu_without_room_for_a_step_leaves_no_rank_waiting(shards: Path, tmp_path: Path) -> None:
-    full = "import torch; launch.probes.GanStep.__call__ = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()); "
+    full = "import torch; from dcgan_dist.gan.step import GanStep; "
+    full += "GanStep.__call__ = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()); "
     status, found = on_two_nodes(tmp_path / "run", shards, shards, only_on_second=full)
     assert status == 1
     assert [(check["node"], check["status"]) for check in found["training"]] == [("node1", "fail")]
-    assert "does not fit into the GPU's memory" in found["training"][0]["found"]
+    assert "a step does not fit into memory" in found["training"][0]["found"]
+
+
+SPY = """
+import json, os, runpy, sys
+import torch
+from dcgan_dist.gan.step import GanStep
+
+def note(step, pixels, *latents):
+    layers = [type(layer).__name__ for net in (step.generator, step.discriminator) for layer in net.modules()]
+    seen = [layers, step.joint_pass, step.reuse_fakes, step.loss_weight, step.average_gradients is None]
+    seen += [step.precision.name, [str(t.dtype) for t in (pixels, *latents)], torch.backends.cudnn.benchmark]
+    seen += [[list(t.shape), list(t.stride())] for t in (pixels, *latents)]
+    with open(f"{out}-{os.environ.get('RANK', '0')}", "a") as file:
+        print(json.dumps(seen), file=file)
+    return take(step, pixels, *latents)
+
+out, module, *sys.argv[1:] = sys.argv[1:]
+take, GanStep.__call__ = GanStep.__call__, note
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [
+        (2, ("--data.global_batch_size", 23, "--model.discriminator_input_norm", "false")),
+        (1, ("--train.discriminator_pass", "joint", "--train.reuse_fakes", "false", "--train.deterministic", "false")),
+    ],
+    ids=["two ranks", "one rank"],
+)
+def test_the_step_that_is_timed_is_the_runs(
+    shards: Path, tmp_path: Path, ranks: int, settings: tuple[object, ...]
+) -> None:
+    (tmp_path / "spy.py").write_text(SPY)
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    common = (*SMALL, "--data.shards", shards, "--data.batch_size_per_rank", 24, "--train.total_images", 46, *settings)
+    for module in ("dcgan_dist.train", "launch.preflight"):
+        spied = [sys.executable, *torchrun, str(tmp_path / "spy.py"), str(tmp_path / module), module]
+        result = run_command(
+            [*spied, *map(str, common), "--run.dir", str(tmp_path / "run")], env={"PYTHONPATH": str(ROOT)}
+        )
+        assert result.returncode == 0, result
+    for rank in range(ranks):
+        trained, timed = (
+            (tmp_path / f"{module}-{rank}").read_text().splitlines()
+            for module in ("dcgan_dist.train", "launch.preflight")
+        )
+        assert len(set(trained)) == 1
+        assert timed[-1] == trained[0]
 
 
 def test_a_run_folder_that_cannot_be_written_fails_the_quick_check_too(shards: Path) -> None:

@@ -13,8 +13,15 @@ import pytest
 import torch
 
 from dcgan_dist.checkpoint import FORMAT_VERSION, REQUIRED, Checkpointer, read_verified
+from dcgan_dist.checkpoint_names import checkpoint_name
+from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
+from dcgan_dist.gan.precision import Precision
+from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.state import initial_state
+from dcgan_dist.trained import load_trained
+from launch.before_run import newest_checkpoint
 from tests.running import assert_same_tensors, load_checkpoint
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
@@ -64,6 +71,22 @@ def test_a_checkpoint_reads_back_as_it_was_written(saved: Path) -> None:
 
 def test_the_name_is_the_number_of_images_seen(saved: Path) -> None:
     assert names(saved) == ["000000100.pt", "000000200.pt", "000000300.pt"]
+
+
+def test_every_command_finds_the_newest_by_number_beyond_nine_digits(tmp_path: Path) -> None:
+    config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(latent_size=8, base_channels=4))
+    state = initial_state(config, ALONE, Precision("fp32", ALONE.device))
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    for images_seen in (999_999_936, 1_000_000_000, 10_000_000_000, 2_000_000_000):
+        parts = contents(images_seen) | state.state_dict() | {"config": config.as_dict(), "images_seen": images_seen}
+        torch.save({"format_version": FORMAT_VERSION} | parts, folder.checkpoints / checkpoint_name(images_seen))
+    (folder.checkpoints / "99999999999 (copy).pt").touch()
+    (folder.checkpoints / "\u0663.pt").touch()  # a digit, but not one of ours
+    newest = checkpointer(folder.checkpoints).load_newest()
+    assert newest and newest["images_seen"] == 10_000_000_000
+    assert load_trained(tmp_path, ALONE.device).images_seen == 10_000_000_000
+    assert newest_checkpoint(folder) == 10_000_000_000
 
 
 def test_a_checkpoint_can_be_loaded_by_its_path(saved: Path) -> None:

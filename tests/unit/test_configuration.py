@@ -123,6 +123,115 @@ def test_a_value_may_stand_behind_an_equals_sign() -> None:
     assert parse_arguments(["--data.image_size=32"]).data.image_size == 32
 
 
+# --- YAML's own words -------------------------------------------------------------------------------------------------
+
+
+def from_yaml(tmp_path: Path, text: str) -> TrainConfig:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return parse_arguments(["--config", str(file)])
+
+
+NO, YES = ("off", "no", "false", "Off", "NO", "False", '"off"'), ("on", "yes", "true", "On", "YES", "True", "'yes'")
+
+
+@pytest.mark.parametrize("word", [*NO, *YES])
+def test_on_off_yes_no_true_and_false_switch_in_files_and_on_the_command_line(tmp_path: Path, word: str) -> None:
+    expected = word in YES
+    assert from_yaml(tmp_path, f"data:\n  flip: {word}\n").data.flip is expected
+    bare = word.strip("'\"")
+    assert parse_arguments(["--data.flip", bare]).data.flip is expected
+    assert parse_arguments([f"--data.flip={bare}", "--run.seed", "1"]).data.flip is expected
+
+
+@pytest.mark.parametrize("word", NO)
+def test_every_word_for_no_turns_a_choice_off_that_can_be_off(tmp_path: Path, word: str) -> None:
+    assert from_yaml(tmp_path, f"track:\n  wandb: {word}\n").track.wandb == "off"
+    assert parse_arguments(["--track.wandb", word.strip('"')]).track.wandb == "off"
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "true"])
+def test_a_choice_that_cannot_be_on_says_what_it_can_be_and_what_was_written(tmp_path: Path, word: str) -> None:
+    expected = f"track.wandb = {word}: must be one of auto, online, offline, off"
+    assert expected in mistakes("--track.wandb", word)
+    with pytest.raises(UserError, match=f"mine.yaml: {expected}"):
+        from_yaml(tmp_path, f"track: {{wandb: {word}}}\n")
+
+
+def test_texts_stay_as_they_are_written(tmp_path: Path) -> None:
+    config = from_yaml(tmp_path, "run: {name: no, dir: on}\ntrack: {wandb_project: 2026-01-31}\n")
+    assert (config.run.name, config.run.dir, config.track.wandb_project) == ("no", "on", "2026-01-31")
+    assert parse_arguments(["--run.name", "off", "--run.dir", "a:"]).run.name == "off"
+
+
+@pytest.mark.parametrize("setting", ["data.image_size", "train.total_images", "optim.beta1"])
+def test_a_number_cannot_be_yes(tmp_path: Path, setting: str) -> None:
+    section, name = setting.split(".")
+    assert f"{setting} = yes: must be a" in mistakes(f"--{setting}", "yes")
+    with pytest.raises(UserError, match=f"mine.yaml: {setting} = yes: must be a"):
+        from_yaml(tmp_path, f"{section}: {{{name}: yes}}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("010", 10), ("64_000", 64000), ("0x10", 16), ("+7", 7), ("1:30", 90), ("1e5", None)]
+)
+def test_a_number_in_a_file_is_the_number_on_the_command_line(tmp_path: Path, text: str, number: int | None) -> None:
+    if number is None:
+        with pytest.raises(UserError, match="must be a whole number"):
+            from_yaml(tmp_path, f"run: {{seed: {text}}}\n")
+        assert "must be a whole number" in mistakes("--run.seed", text)
+        return
+    assert from_yaml(tmp_path, f"run: {{seed: {text}}}\n").run.seed == number
+    assert parse_arguments(["--run.seed", text]).run.seed == number
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1.0e-05", "1E-5", "1e+2", ".5", "5.", "0.5", "3", "1_000.5"])
+def test_a_fraction_in_a_file_is_the_fraction_on_the_command_line(tmp_path: Path, text: str) -> None:
+    expected = float(text)
+    assert from_yaml(tmp_path, f"optim: {{generator_lr: {text}}}\n").optim.generator_lr == expected
+    assert parse_arguments(["--optim.generator_lr", text]).optim.generator_lr == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["off", "No", "1e5", "010", "0o17", "1_000", "2026-01-31", "null", "~", "1:30", "<<", "="]
+)
+def test_what_a_run_writes_down_reads_back_whatever_its_name(tmp_path: Path, name: str) -> None:
+    default = TrainConfig()
+    track = dataclasses.replace(default.track, wandb="off", wandb_project="x")
+    config = dataclasses.replace(default, run=dataclasses.replace(default.run, name=name), track=track)
+    assert from_yaml(tmp_path, write_yaml(config)) == config
+    assert "\n  wandb: 'off'\n" in write_yaml(config)
+    assert yaml.safe_load(write_yaml(config)) == config.as_dict(), "other programs read the same"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data:\n  flip: on\n  image_size: 32\n  flip: off\n", "data.flip is set on line 2 and again on line 4"),
+        (
+            "data:\n  flip: on\n\ntrain:\n  epochs: 2\ndata:\n  image_size: 32\n",
+            "data is set on line 1 and again on line 6",
+        ),
+        ("run: {seed: 1,\n  'seed': 1}\n", "run.seed is set on line 1 and again on line 2"),
+    ],
+)
+def test_a_setting_that_stands_twice_in_a_file_is_refused_with_both_lines(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert mistakes("--config", file) == f"--config {file}: {expected}; keep one of them"
+    result = run_module("dcgan_dist.train", "--config", file)
+    assert (result.returncode, user_errors(result)) == (2, [f"error: {mistakes('--config', file)}"])
+
+
+def test_merged_sections_may_be_overridden(tmp_path: Path) -> None:
+    text = "data: &small {image_size: 32, flip: on}\n"
+    assert from_yaml(tmp_path, text + "model: {latent_size: 5}\n").data.flip
+    with pytest.raises(UserError, match="image_size: there is no such setting"):
+        from_yaml(tmp_path, text + "model:\n  <<: *small\n")
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 

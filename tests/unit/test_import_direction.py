@@ -17,10 +17,11 @@ from tests.running import ROOT
 LAYERS = (
     (
         *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
+        "checkpoint_names",
         *("events", "stability", "data.shard_format", "data.shard_index"),
     ),
     ("gan",),
-    ("distributed", "data.sample_order", "data.crop", "command_line"),
+    ("distributed", "data.sample_order", "data.crop", "command_line", "yaml_settings"),
     ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host", "calibration"),
     ("environment", "reporting"),
     ("trained", "metrics", "engine", "generating.chunks", "run_watch"),
