@@ -32,6 +32,7 @@ from dcgan_dist.rollback import as_resumed, roll_back
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.run_watch import say_what_lasts
 from dcgan_dist.stability import Collapsed, lasting_signs
+from dcgan_dist.stage_clock import StageClock
 from dcgan_dist.state import TrainState
 from dcgan_dist.stop import StopRequest
 from dcgan_dist.tracking.console import decoding_bar, set_up_logging
@@ -45,6 +46,7 @@ MOST_STEPS_BETWEEN_STOP_CHECKS = {"cpu": 1, "cuda": 16}
 
 def run(config: TrainConfig) -> int:
     """Trains as `config` says; the exit status. Raises UserError or RunFailed, the same on every rank."""
+    stages = StageClock()
     world = World.connect()
     set_up_logging(world.rank)
     keep_freed_memory()
@@ -57,7 +59,8 @@ def run(config: TrainConfig) -> int:
     try:
         status = None
         while status is None:  # once, and once more after each rollback
-            status = _run(config, folder, stop, world)
+            status = _run(config, folder, stop, stages, world)
+            stages.enter("start")
             config = as_resumed(config)
     except (UserError, RunFailed):
         world.close()
@@ -73,7 +76,7 @@ def run(config: TrainConfig) -> int:
     return status
 
 
-def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World) -> int | None:
+def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, stages: StageClock, world: World) -> int | None:
     """From the newest checkpoint to the end: the exit status, or None if the run went back to an earlier checkpoint."""
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
     data = open_data(config, world, cores=take_share_of_cores(world))
@@ -108,24 +111,27 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
     recorder = None
     try:
         recorder = open_recorder(
-            config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world
-        )
+            config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world,
+            stages,
+        )  # fmt: skip
         note_start(folder, state, world)
+        stages.enter("decode")
         source = _fill(config, data, stop, world)
+        stages.enter("start")
         scores = open_scores(config, data.manifest, source, folder.scores, state.images_seen, world)
         recorder.scores = scores
         if scores and scores.best and recorder.keep_best:
             _, checkpointer.best = scores.best
         return _train_or_roll_back(config, plan, state, latents, source, recorder, stop, world)
     except Interrupted as asked:
-        return _end_before_first_step(folder, state, recorder, str(asked), world)
+        return _end_before_first_step(folder, state, recorder, str(asked), stages, world)
     except BaseException as error:
         if isinstance(error, ShardError) and not world.is_main:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
         if world.is_main:
             checkpointer.wait()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            folder.try_write_status("failed", state.images_seen, reason, state.watch.lasting)
+            folder.try_write_status("failed", state.images_seen, reason, state.watch.lasting, stages.seconds())
             note_event(folder.events, state.images_seen, "failed", reason)
             if recorder:
                 recorder.trackers.close("failed", state.watch.shown)
@@ -135,12 +141,12 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, world: World
 
 
 def _end_before_first_step(
-    folder: RunFolder, state: TrainState, recorder: RunRecorder | None, reason: str, world: World
+    folder: RunFolder, state: TrainState, recorder: RunRecorder | None, reason: str, stages: StageClock, world: World
 ) -> int:
     """Says that the run was asked to stop before it had anything to save."""
     log.info("stopped by %s before the first step: %s", reason, folder.path)
     if world.is_main:
-        folder.try_write_status("preempted", state.images_seen, reason, state.watch.lasting)
+        folder.try_write_status("preempted", state.images_seen, reason, state.watch.lasting, stages.seconds())
         note_event(folder.events, state.images_seen, "preempted", f"stopped by {reason} before the first step")
     if recorder:
         recorder.trackers.close("preempted", state.watch.shown)
@@ -196,19 +202,23 @@ def _train(
 ) -> str | None:
     """Everything from the first picture to the last step; why it stopped before the end, if it did."""
     at_start = state.images_seen == 0
-    recorder.real_images(source, plan.batches, config.sample.num_images, save=at_start)
-    if at_start:
-        recorder.sample(state)
+    stages = recorder.throughput.stages
+    with stages.during("samples"):
+        recorder.real_images(source, plan.batches, config.sample.num_images, save=at_start)
+        if at_start:
+            recorder.sample(state)
     if config.train.on_collapse == "rollback" and recorder.checkpointer.newest_images_seen() is None:
-        recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
+        with stages.during("checkpoints"):
+            recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
     update = open_update(config, state, plan.precision, plan.batches, world)
 
     def note_hang(reason: str) -> None:
         if world.is_main:
-            recorder.folder.write_status("failed", state.images_seen, reason, state.watch.lasting)
+            recorder.folder.write_status("failed", state.images_seen, reason, state.watch.lasting, stages.seconds())
 
     heartbeat = Heartbeat(world, config.run.hang_timeout_seconds, note_hang)
     profile = StepProfile(recorder.folder.profile, config.track.profile_steps, world)
+    stages.enter("train")
     try:
         reason = train(
             state,
@@ -243,11 +253,14 @@ def _close(heartbeat: Heartbeat, profile: StepProfile, update: EagerUpdate | Cap
 
 def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world: World) -> int:
     """The last row, grid and checkpoint, and the status that people and scripts look at."""
+    stages = recorder.throughput.stages
     if reason is None:
         if world.any(bool(state.window.sums[-1] > 0)):
             recorder.row(state)
-        recorder.sample(state)
-    saved = recorder.checkpoint(state, wait=True)
+        with stages.during("samples"):
+            recorder.sample(state)
+    with stages.during("checkpoints"):
+        saved = recorder.checkpoint(state, wait=True)
     status: Literal["done", "preempted"] = "done" if reason is None else "preempted"
     lasting = state.watch.lasting  # with what the last row and grid showed
     if not world.is_main:
@@ -255,14 +268,18 @@ def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world:
         return 0
     if not saved:
         lost = "the last checkpoint could not be written"
-        recorder.folder.try_write_status("failed", state.images_seen, lost, lasting)
+        recorder.folder.try_write_status("failed", state.images_seen, lost, lasting, stages.seconds())
         raise RunFailed(f"{recorder.folder.path}: the last checkpoint could not be written; make room and start again")
     note_event(recorder.folder.events, state.images_seen, status, f"stopped by {reason}" if reason else "the end")
     # Before a tracker may wait for a network.
-    recorder.folder.try_write_status(status, state.images_seen, reason or "", lasting)
-    recorder.trackers.close(status, state.watch.shown)
+    recorder.folder.try_write_status(status, state.images_seen, reason or "", lasting, stages.seconds())
+    with stages.during("trackers"):
+        recorder.trackers.close(status, state.watch.shown)
     how = f"stopped by {reason}" if reason else "done"
     log.info("%s at %d images: %s", how, state.images_seen, recorder.folder.path)
-    recorder.show_results(state)
+    with stages.during("report"):
+        recorder.show_results(state)
+    recorder.folder.try_write_status(status, state.images_seen, reason or "", lasting, stages.seconds())
+    log.info("%s", stages)
     say_what_lasts(lasting, "stopped" if reason else "ended", recorder.folder)
     return 0

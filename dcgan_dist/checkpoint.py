@@ -62,11 +62,16 @@ class Checkpointer:
         self._writer: threading.Thread | None = None
         self._last_good: tuple[int, float] | None = None  # images seen, when
 
-    def save_in_background(self, contents: dict[str, Any], when_saved: Callable[[], None] = lambda: None) -> None:
+    def save_in_background(
+        self,
+        contents: dict[str, Any],
+        when_saved: Callable[[], None] = lambda: None,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         """Copies the state and writes it while training goes on; waits a moment for the write before it.
 
-        `when_saved` is called, by the thread that writes, once it is whole. If the write before it does not end,
-        this one is left out: a disk that hangs must not stop the training.
+        The thread that writes calls `before` first and `when_saved` once the checkpoint is whole. If the write before
+        it does not end, this one is left out: a disk that hangs must not stop the training.
         """
         self.wait(PATIENCE_SECONDS)
         if self._writer is not None:
@@ -79,7 +84,8 @@ class Checkpointer:
         snapshot = _snapshot(contents)
 
         def write() -> None:
-            if self.save(snapshot):
+            before()
+            if self._write(snapshot):
                 when_saved()
 
         # Not a daemon: a process that ends in peace ends with its checkpoint written.
@@ -98,13 +104,17 @@ class Checkpointer:
 
         False, and a warning, if the disk would not take it; the older checkpoints are untouched then.
         """
+        return self._write(_snapshot(contents))
+
+    def _write(self, contents: dict[str, Any]) -> bool:
+        """Saves what lies in host memory already; for the rest see `save`."""
         images_seen = contents["images_seen"]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in filter(Path.exists, self.rely_on):
                 sync_file(path)
             with atomic_write(self.path(images_seen)) as file:
-                torch.save({"format_version": FORMAT_VERSION} | _snapshot(contents), file)  # never device tensors
+                torch.save({"format_version": FORMAT_VERSION} | contents, file)
         except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
             log.warning("could not save a checkpoint at %d images (%s); %s", images_seen, error, self._older())
             return False
@@ -219,13 +229,22 @@ class Checkpointer:
         return None if content is None else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _snapshot(value: Any) -> Any:
-    """A copy in host memory that training cannot change any more."""
+def _snapshot(contents: dict[str, Any]) -> dict[str, Any]:
+    """A copy in host memory that training cannot change any more; waits once for the device, not once a tensor."""
+    copy = _copied(contents)
+    if torch.cuda.is_available():
+        torch.cuda.current_stream().synchronize()
+    return copy
+
+
+def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        # Pinned memory takes what a GPU sends while the host goes on.
+        host = torch.empty_like(value, device="cpu", requires_grad=False, pin_memory=value.is_cuda)
+        return host.copy_(value.detach(), non_blocking=True)
     if isinstance(value, dict):
-        return {key: _snapshot(item) for key, item in value.items()}
-    return [_snapshot(item) for item in value] if isinstance(value, list) else value
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def read_verified(path: Path) -> bytes:

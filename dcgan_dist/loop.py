@@ -95,16 +95,16 @@ def train(
         best, last = False, state.images_seen >= total_images
         scored = recorder.scores and (last or cadence.score.due(before, state.images_seen))
         if scored:
-            with throughput.paused(), heartbeat.paused():
+            with throughput.paused("scores"), heartbeat.paused():
                 best = recorder.score(state)
         if scored or cadence.row.due(before, state.images_seen):  # a score has a row of its own, at its moment
             recorder.row(state)
         if last:
             break  # the last grid and checkpoint are the caller's
         if cadence.sample.due(before, state.images_seen):
-            with throughput.paused():
+            with throughput.paused("samples"):
                 recorder.sample(state)
         if best or cadence.checkpoint.due(before, state.images_seen):
-            with throughput.paused():
+            with throughput.paused("checkpoints"):
                 recorder.checkpoint(state)
     return None

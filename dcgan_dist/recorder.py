@@ -26,15 +26,16 @@ from dcgan_dist.gan.precision import Precision
 from dcgan_dist.quality import TrainingScores
 from dcgan_dist.reporting.write import try_to_report
 from dcgan_dist.run_folder import RunFolder
-from dcgan_dist.run_watch import RunWatch, gradient_norm, spread
-from dcgan_dist.sampling import FixedLatentSampler, save_grid
+from dcgan_dist.run_watch import FEWEST_IMAGES, RunWatch, gradient_norm, spread
+from dcgan_dist.sampling import FixedLatentSampler, GridWriter, copy_to_host
 from dcgan_dist.stability import StabilityWatch
+from dcgan_dist.stage_clock import StageClock
 from dcgan_dist.state import TrainState
 from dcgan_dist.tracking.console import ConsoleTracker
 from dcgan_dist.tracking.curves import draw_curves
 from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.throughput import Throughput
-from dcgan_dist.tracking.tracker import Row, Trackers
+from dcgan_dist.tracking.tracker import JsonlTracker, Row, Trackers
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class RunRecorder:
     global_batch: int
     checkpointer: Checkpointer
     sampler: FixedLatentSampler
+    grids: GridWriter
     trackers: Trackers
     console: ConsoleTracker | None
     throughput: Throughput
@@ -78,6 +80,7 @@ class RunRecorder:
 
         Raises RunFailed, on every rank, if they are not finite.
         """
+        self.watch.look_at_grid(state)
         figures = state.window.take_means(self.world)
         if figures.pop("non_finite") > 0 or not all(map(math.isfinite, figures.values())):
             raise self.watch.diverged(state)
@@ -119,7 +122,7 @@ class RunRecorder:
         pixels = torch.cat(list(source([ids[start : start + 64] for start in range(0, count, 64)])))
         if save:
             self._save_grid("samples/real", pixels.permute(0, 3, 1, 2), self.folder.real_grid, 0)
-        return spread(pixels)
+        return float(spread(pixels)) if count >= FEWEST_IMAGES else None
 
     def calibrate(self, state: TrainState) -> None:
         """Readies the generator's average to be used, unless that was done at this very step."""
@@ -130,6 +133,7 @@ class RunRecorder:
 
     def sample(self, state: TrainState) -> None:
         """Draws the fixed latents with the generator and with its average, and saves the two grids."""
+        self.watch.look_at_grid(state)
         self.calibrate(state)
         pixels = self._grid(state.generator, "samples/fixed_latents", self.folder.grid(state.images_seen), state)
         if state.average is not None:
@@ -145,11 +149,8 @@ class RunRecorder:
         return pixels
 
     def _save_grid(self, name: str, pixels: Tensor, path: Path, images_seen: int) -> None:
-        try:
-            save_grid(pixels, path)
-            self.trackers.image(name, path, images_seen)
-        except OSError as error:
-            log.warning("could not write %s (%s); training goes on", path, error)
+        written = self.grids.save(copy_to_host(pixels), path)
+        self.trackers.image(name, path, images_seen, written)
 
     def show_results(self, state: TrainState) -> None:
         """Says where everything is, after the curves and the report were made. For rank 0."""
@@ -169,6 +170,7 @@ class RunRecorder:
         """Draws the curves and writes the report of a run that has ended, if they are wanted. For rank 0."""
         if not self.with_report:
             return
+        self.grids.wait()
         try:
             draw_curves(self.folder.metrics, self.folder.curves)
         except Exception as error:  # a picture is no reason to call a finished run failed
@@ -180,6 +182,7 @@ class RunRecorder:
 
         Raises RunFailed, on every rank, rather than save a state that is damaged.
         """
+        self.watch.look_at_grid(state)
         self._assert_sound(state)
         self.calibrate(state)
         state.window.collect(self.world)
@@ -190,13 +193,16 @@ class RunRecorder:
         contents = state.state_dict() | self.identity
         if wait:
             self.checkpointer.wait()
+            self.grids.wait()
             saved = self.checkpointer.save(contents)
             self._pass_on_checkpoint()
             return saved
         self._pass_on_checkpoint()  # the one before: this one is not whole yet
         images_seen, warnings = state.images_seen, state.watch.lasting
         self.checkpointer.save_in_background(
-            contents, when_saved=lambda: self.folder.try_write_status("running", images_seen, "", warnings)
+            contents,
+            when_saved=lambda: self.folder.try_write_status("running", images_seen, "", warnings),
+            before=self.grids.wait_for_those_so_far(),  # a resumed run will not draw them again
         )
         return True
 
@@ -235,6 +241,7 @@ def open_recorder(
     manifest: Manifest,
     saved: dict[str, Any] | None,
     world: World,
+    stages: StageClock,
 ) -> RunRecorder:
     """The recorder of a run, going on at the checkpoint `saved` if there is one. UserError on every rank or on none."""
     images_seen = saved["images_seen"] if saved else 0
@@ -245,7 +252,8 @@ def open_recorder(
             forget_warnings_after(folder.events, images_seen)
     console = ConsoleTracker(total_images, images_seen) if world.is_main else None
     trackers, tracker_ids = open_trackers(config, folder, environment, saved, world)
-    told = Trackers([*trackers, console] if console else trackers)
+    at_once = [tracker for tracker in trackers if isinstance(tracker, JsonlTracker)]  # a checkpoint relies on its rows
+    told = Trackers([*at_once, *([console] if console else [])], [one for one in trackers if one not in at_once])
     return RunRecorder(
         folder=folder,
         world=world,
@@ -255,10 +263,11 @@ def open_recorder(
         sampler=FixedLatentSampler(
             config.run.seed, config.sample.num_images, config.model.latent_size, config.data.image_size, world
         ),
+        grids=GridWriter(),
         trackers=told,
         console=console,
         with_report=config.track.report,
-        throughput=Throughput(world.device, world.size),
+        throughput=Throughput(world.device, world.size, stages),
         watch=RunWatch(
             StabilityWatch(total_images, batches.global_batch, config.data.image_size),
             config.train.on_collapse,

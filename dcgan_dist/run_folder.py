@@ -128,15 +128,30 @@ class RunFolder:
         """Says where and with what the run trains, for the report."""
         write_text(self.environment, json.dumps(environment, indent=1) + "\n")
 
-    def try_write_status(self, status: Status, images_seen: int, reason: str, warnings: Mapping[str, str]) -> None:
+    def try_write_status(
+        self,
+        status: Status,
+        images_seen: int,
+        reason: str,
+        warnings: Mapping[str, str],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         """Like `write_status`, but a full disk does not stop the run."""
         with contextlib.suppress(OSError):
-            self.write_status(status, images_seen, reason, warnings)
+            self.write_status(status, images_seen, reason, warnings, seconds)
 
-    def write_status(self, status: Status, images_seen: int, reason: str, warnings: Mapping[str, str]) -> None:
+    def write_status(
+        self,
+        status: Status,
+        images_seen: int,
+        reason: str,
+        warnings: Mapping[str, str],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         """Says how the run stands, for people, scripts and schedulers.
 
-        `warnings`: the signs of collapse that have not gone, kind and text.
+        `warnings`: the signs of collapse that have not gone, kind and text. `seconds`: where the time of this start
+        went, by stage.
         """
         content = {
             "status": status,
@@ -144,6 +159,7 @@ class RunFolder:
             "reason": reason,
             "warnings": list(warnings),
             "warning_texts": dict(warnings),
+            "seconds": dict(seconds or {}),
             "updated": time.time(),
         }
         write_text(self.path / "status.json", json.dumps(content) + "\n")

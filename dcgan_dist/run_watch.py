@@ -35,16 +35,26 @@ class RunWatch:
     is_main: bool
     real_spread: float | None = None
     """How much real images differ; None if that is not known."""
+    _grid: tuple[int, Tensor] | None = None
+    """The newest grid, if nobody has looked at it yet: images seen, and its spread, still on the device."""
 
     def row(self, state: TrainState, row: Row) -> None:
         """Looks at a row of figures. Raises Collapsed or RunFailed if the run is to go back or to end."""
-        self._act(state, self.watch.row(state.watch, state.images_seen, row))
+        self._act(self.watch.row(state.watch, state.images_seen, row), state.images_seen, state)
 
     def grid(self, state: TrainState, pixels: Tensor) -> None:
-        """The same for a grid drawn by the generator, uint8 [n, 3, size, size]."""
-        now = spread(pixels)
-        if self.real_spread and now is not None:
-            self._act(state, self.watch.grid(state.watch, state.images_seen, now / self.real_spread))
+        """Takes a grid drawn by the generator, uint8 [n, 3, size, size], for `look_at_grid`; waits for no device."""
+        if self.real_spread and len(pixels) >= FEWEST_IMAGES:
+            self._grid = state.images_seen, spread(pixels)
+
+    def look_at_grid(self, state: TrainState) -> None:
+        """Looks at the grid that was taken last, if it has not been looked at. Raises as `row` does.
+
+        To be called before the next row and before a checkpoint, which holds what the watch remembers.
+        """
+        if self._grid is not None and self.real_spread:
+            (at, now), self._grid = self._grid, None
+            self._act(self.watch.grid(state.watch, at, float(now) / self.real_spread), at, state)
 
     def diverged(self, state: TrainState) -> RunFailed:
         """What a gradient that is not finite means for the run."""
@@ -55,21 +65,22 @@ class RunWatch:
             f"{text}. The last checkpoint is sound; go on from it with a lower rate and --run.accept_changes true"
         )
 
-    def _act(self, state: TrainState, signs: list[Sign]) -> None:
+    def _act(self, signs: list[Sign], at: int, state: TrainState) -> None:
+        """Tells of signs that were seen `at` so many images, and acts on them as the configuration says."""
         for sign in signs:
-            self._tell(state, sign)
+            self._tell(at, sign)
         if not signs or self.on_collapse == "warn":
             return
-        text = f"the training collapses at {state.images_seen} images: {signs[0].text}"
+        text = f"the training collapses at {at} images: {signs[0].text}"
         if self.on_collapse == "rollback":
-            raise Collapsed(text, state.images_seen, min(sign.since for sign in signs), state.watch.rollbacks)
+            raise Collapsed(text, at, min(sign.since for sign in signs), state.watch.rollbacks)
         raise RunFailed(f"{text} (train.on_collapse = stop)")
 
-    def _tell(self, state: TrainState, sign: Sign) -> None:
+    def _tell(self, at: int, sign: Sign) -> None:
         if self.is_main:
-            log.warning("at %d images: %s", state.images_seen, sign.text)
-            self.trackers.alert(f"{sign.kind} at {state.images_seen} images", sign.text)
-            note_event(self.events, state.images_seen, "warning", sign.text)
+            log.warning("at %d images: %s", at, sign.text)
+            self.trackers.alert(f"{sign.kind} at {at} images", sign.text)
+            note_event(self.events, at, "warning", sign.text)
 
 
 def say_what_lasts(lasting: Mapping[str, str], how: Literal["ended", "stopped"], folder: RunFolder) -> None:
@@ -87,14 +98,13 @@ def say_what_lasts(lasting: Mapping[str, str], how: Literal["ended", "stopped"],
         )
 
 
-def spread(pixels: Tensor) -> float | None:
-    """How much images, uint8 [n, 3, size, size], differ: their deviation at a pixel, or None if they are few.
+def spread(pixels: Tensor) -> Tensor:
+    """How much images, uint8 [n, 3, size, size], differ: their deviation at a pixel, a scalar on the device.
 
-    By its square, the mean squared distance between two of them is twice the mean variance of a pixel.
+    By its square, the mean squared distance between two of them is twice the mean variance of a pixel. Says nothing
+    about fewer than FEWEST_IMAGES.
     """
-    if len(pixels) < FEWEST_IMAGES:
-        return None
-    return math.sqrt(float(pixels.double().var(dim=0).mean()))
+    return pixels.double().var(dim=0).mean().sqrt()
 
 
 def gradient_norm(network: nn.Module) -> dict[str, float]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,6 +20,9 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.files import atomic_write
 from dcgan_dist.gan.step import to_pixels
 
+log = logging.getLogger(__name__)
+
+MOST_PENDING_GRIDS = 8  # more of them, and the disk is stuck: then training waits for it
 BORDER = 2  # white pixels around each image of a grid
 
 
@@ -54,6 +61,59 @@ def lay_out(pixels: Tensor, columns: int | None = None) -> Tensor:
     cells[:count, :, BORDER:, BORDER:] = pixels
     cells = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)  # [3, rows, height, columns, width]
     return F.pad(cells.flatten(3).flatten(1, 2), (0, BORDER, 0, BORDER), value=255)
+
+
+def copy_to_host(pixels: Tensor) -> Callable[[], Tensor]:
+    """Begins to copy `pixels` off the device without waiting for it; call what is returned to have the copy."""
+    if not pixels.is_cuda:
+        return lambda: pixels
+    host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True).copy_(pixels, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
+
+
+class GridWriter:
+    """Writes grids in a thread of its own, one after the other: training waits for neither PNG nor disk."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grids")
+        self._pending: deque[Future[bool]] = deque()
+
+    def save(self, pixels: Callable[[], Tensor], path: Path) -> Future[bool]:
+        """Writes what `pixels` gives, uint8 [n, 3, size, size]; the result is false if the disk would not take it."""
+        while self._pending and (self._pending[0].done() or len(self._pending) >= MOST_PENDING_GRIDS):
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(_try_to_save, pixels, path))
+        return self._pending[-1]
+
+    def wait(self) -> None:
+        """Returns when no grid is being written any more."""
+        self.wait_for_those_so_far()()
+
+    def wait_for_those_so_far(self) -> Callable[[], None]:
+        """What waits, when it is called, for the grids that were given until now and for no later one."""
+        so_far = tuple(self._pending)
+
+        def wait() -> None:
+            for written in so_far:
+                written.result()
+
+        return wait
+
+
+def _try_to_save(pixels: Callable[[], Tensor], path: Path) -> bool:
+    try:
+        save_grid(pixels(), path)
+    except Exception as error:  # a picture is no reason to end a run
+        log.warning("could not write %s (%s); training goes on", path, error)
+        return False
+    return True
 
 
 def save_grid(pixels: Tensor, path: Path, columns: int | None = None) -> None:

@@ -87,7 +87,7 @@ def _wait(options: Options, name: str, process: subprocess.Popen[bytes]) -> dict
     average = folder / "samples" / "ema" / grid.name
     shutil.copy(average, options.out / f"grid-{name.replace(' ', '')}.png")
     size = (LONG if name == "64 px" else SHORT)["data.image_size"]
-    real = spread(cells(folder / "samples" / "real.png", size)) or 1.0
+    real = float(spread(cells(folder / "samples" / "real.png", size)))
     return {
         "status": told["status"],
         "warnings": told.get("warnings", []),
@@ -96,8 +96,8 @@ def _wait(options: Options, name: str, process: subprocess.Popen[bytes]) -> dict
         "last": _figures(last),
         "largest gradient": max((row.get("gradient/generator", 0.0) for row in rows), default=0.0),
         "images per second": statistics.median(row["speed/images_per_second"] for row in rows),
-        "diversity": (spread(cells(grid, size)) or 0.0) / real,
-        "diversity of the average": (spread(cells(average, size)) or 0.0) / real,
+        "diversity": float(spread(cells(grid, size))) / real,
+        "diversity of the average": float(spread(cells(average, size))) / real,
         "swd": rows[-1].get("quality/swd"),
     }
 

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 
 import torch
 
+from dcgan_dist.stage_clock import StageClock
+
 
 class Throughput:
     """Clocks between two rows of figures. Time spent on grids and checkpoints does not count as training."""
 
-    def __init__(self, device: torch.device, ranks: int = 1) -> None:
+    def __init__(self, device: torch.device, ranks: int = 1, stages: StageClock | None = None) -> None:
+        """`stages` is told what the pauses are for."""
         self.device = device
+        self.stages = stages or StageClock()
         self.ranks = ranks
         self._reset()
 
@@ -31,10 +35,11 @@ class Throughput:
         self._waiting += time.perf_counter() - start
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves the block out of the figures."""
+    def paused(self, stage: str) -> Iterator[None]:
+        """Leaves the block out of the figures and counts it as `stage`."""
         start = time.perf_counter()
-        yield
+        with self.stages.during(stage):
+            yield
         self._pausing += time.perf_counter() - start
 
     def add(self, images: int) -> None:

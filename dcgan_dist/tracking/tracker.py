@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -45,40 +46,53 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Several trackers as one. A tracker that cannot write is told of once and must not stop the training."""
+    """Several trackers as one. A tracker that cannot write is told of once and must not stop the training.
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
+    Those in `queued` may be slow: a thread calls them in the order of what happened, and training does not wait.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker], queued: Sequence[Tracker] = ()) -> None:
         self.trackers = list(trackers)
+        self.queued = list(queued)
+        self._queue = ThreadPoolExecutor(1, thread_name_prefix="trackers")
         self._complained: set[int] = set()
 
     def log(self, row: Row) -> None:
         """Hands the row to every tracker."""
-        for tracker in self.trackers:
-            self._guard(tracker, lambda tracker=tracker: tracker.log(row))
+        self._each(lambda tracker: tracker.log(row))
 
-    def image(self, name: str, path: Path, images_seen: int) -> None:
-        """Hands the picture to every tracker."""
-        for tracker in self.trackers:
-            self._guard(tracker, lambda tracker=tracker: tracker.image(name, path, images_seen))
+    def image(self, name: str, path: Path, images_seen: int, written: Future[bool] | None = None) -> None:
+        """Hands the picture to every tracker; if `written` is given, once it is done, and not if it is false."""
+        self._each(lambda tracker: tracker.image(name, path, images_seen), written)
 
     def checkpoint(self, path: Path, images_seen: int) -> None:
         """Hands the checkpoint to every tracker."""
-        for tracker in self.trackers:
-            self._guard(tracker, lambda tracker=tracker: tracker.checkpoint(path, images_seen))
+        self._each(lambda tracker: tracker.checkpoint(path, images_seen))
 
     def alert(self, title: str, text: str) -> None:
         """Hands the warning to every tracker."""
-        for tracker in self.trackers:
-            self._guard(tracker, lambda tracker=tracker: tracker.alert(title, text))
+        self._each(lambda tracker: tracker.alert(title, text))
 
     def close(self, status: str, warnings: Sequence[str] = ()) -> None:
-        """Closes every tracker."""
-        for tracker in self.trackers:
-            self._guard(tracker, lambda tracker=tracker: tracker.close(status, warnings))
+        """Closes every tracker, once the queue is empty."""
+        self._each(lambda tracker: tracker.close(status, warnings))
+        self._queue.shutdown(wait=True)
 
-    def _guard(self, tracker: Tracker, action: object) -> None:
+    def _each(self, action: Callable[[Tracker], None], written: Future[bool] | None = None) -> None:
+        """Lets every tracker do something: at once, or in the queue, there after what it needs is `written`."""
+        for tracker in self.trackers:
+            self._guard(tracker, action)
+        if self.queued:
+            self._queue.submit(self._in_queue, action, written)
+
+    def _in_queue(self, action: Callable[[Tracker], None], written: Future[bool] | None) -> None:
+        if written is None or written.result():
+            for tracker in self.queued:
+                self._guard(tracker, action)
+
+    def _guard(self, tracker: Tracker, action: Callable[[Tracker], None]) -> None:
         try:
-            action()  # type: ignore[operator]
+            action(tracker)
         except Exception as error:  # a full disk, a network, a service: none is worth the training
             if id(tracker) not in self._complained:
                 self._complained.add(id(tracker))

@@ -18,7 +18,7 @@ LAYERS = (
     (
         *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
         "checkpoint_names",
-        *("events", "stability", "data.shard_format", "data.shard_index"),
+        *("events", "stability", "stage_clock", "data.shard_format", "data.shard_index"),
     ),
     ("gan",),
     ("distributed", "data.sample_order", "data.crop", "command_line", "yaml_settings"),
@@ -48,7 +48,15 @@ NARROW = {
     ),
 }
 
-STANDARD_LIBRARY_ONLY = ("errors", "files", "json_lines", "config", "data.shard_format", "data.shard_index")
+STANDARD_LIBRARY_ONLY = (
+    "stage_clock",
+    "errors",
+    "files",
+    "json_lines",
+    "config",
+    "data.shard_format",
+    "data.shard_index",
+)
 
 
 def modules() -> dict[str, Path]:

@@ -108,7 +108,7 @@ def test_speed_counts_the_images_since_the_last_row_and_no_pauses() -> None:
     throughput.add(100)
     with throughput.waiting_for_data():
         time.sleep(0.02)
-    with throughput.paused():
+    with throughput.paused("samples"):
         time.sleep(0.2)
     figures = throughput.take_figures()
     training_seconds = time.perf_counter() - start - 0.2
