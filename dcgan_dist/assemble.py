@@ -95,7 +95,7 @@ def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, stages: Stag
         )
         lasting = lasting_signs(saved)
         if world.is_main:
-            folder.try_write_status("done", saved["images_seen"], "", lasting)
+            folder.try_write_status("done", saved["images_seen"], "", lasting, folder.seconds())
             say_what_lasts(lasting, "ended", folder)
         return 0
     state = restore(config, plan, saved, world)

@@ -124,6 +124,12 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
+    def seconds(self) -> dict[str, float]:
+        """Where the time of the newest start went, by stage, as status.json tells it; empty if it does not."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return dict(json.loads((self.path / "status.json").read_text())["seconds"])
+        return {}
+
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Says where and with what the run trains, for the report."""
         write_text(self.environment, json.dumps(environment, indent=1) + "\n")

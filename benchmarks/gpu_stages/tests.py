@@ -17,7 +17,9 @@ def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
     """Passed, failed, skipped, and the names of those that failed."""
     target = "tests/gpu" if options.device == "cuda" else "tests/unit/test_sync_batch_norm.py"
     workers = min(4, len(os.sched_getaffinity(0)) // 2)
-    spread = ["-n", str(workers)] if importlib.util.find_spec("xdist") and options.device == "cuda" else []
+    # By file: what a file trains once for several tests is then made once.
+    xdist = options.device == "cuda" and importlib.util.find_spec("xdist")
+    spread = ["-n", str(workers), "--dist", "loadfile"] if xdist else []
     command = [sys.executable, "-m", "pytest", target, "-q", "--tb=short", "--durations=10", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
         [*command, *spread], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

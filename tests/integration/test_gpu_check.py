@@ -23,7 +23,8 @@ def test_a_rehearsal_goes_through_every_stage_and_fills_one_screen(shards: Path,
     found = json.loads((tmp_path / "gpu_check.json").read_text())
     assert {name: stage["verdict"] for name, stage in found["stages"].items()} == dict.fromkeys(SECONDS, "ok")
     assert found["passed"]
-    table = result.stdout.splitlines()
+    *table, where = result.stdout.splitlines()
+    assert str(tmp_path) in where
     assert len(table) <= 45
     assert max(map(len, table)) <= 120
     assert all(name.replace("_", " ") in result.stdout for name in SECONDS)

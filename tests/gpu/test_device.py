@@ -1,7 +1,8 @@
-"""What only a GPU can show. Two ranks share one GPU over gloo, so one GPU is enough."""
+"""What only a GPU can show: its decoder, its graphs, and that the host does not wait for it."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,6 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.decode_dali import decode_with_dali
@@ -17,44 +17,21 @@ from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
-from dcgan_dist.distributed.world import World
 from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
+from dcgan_dist.run_watch import spread
+from dcgan_dist.sampling import copy_to_host
 from dcgan_dist.state import TrainState, initial_state
 from launch import probes
-from tests.running import load_checkpoint, metric_rows, read_status, run_train
+from tests.gpu.device import ALONE, DEVICE, needs_gpu
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs_gpu
 
-GPU = torch.device("cuda", 0)
-ALONE = World(0, 1, 0, 1, GPU)
-VISIBLE = {"CUDA_VISIBLE_DEVICES": "0"}
-SMALL_RUN = (
-    *("--data.image_size", "32", "--model.base_channels", "8", "--data.global_batch_size", "32"),
-    *("--track.every_images", "32", "--track.tensorboard", "false", "--track.wandb", "off"),
-)
+GPU = DEVICE
+needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="needs NVIDIA DALI")
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_sync_batch_norm_equals_batch_norm_on_the_gpu(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.BatchNorm2d(16)).to(GPU)
-    ours = nn.Sequential(nn.BatchNorm2d(16)).to(GPU)
-    synchronise_batch_norm(ours, ALONE)
-    images = torch.randn(8, 16, 12, 12, device=GPU).to(dtype).contiguous(memory_format=memory_format)
-    grad = torch.randn_like(images)
-    results = []
-    for network in (plain, ours):
-        leaf = images.clone().requires_grad_()
-        network(leaf).backward(grad)
-        results.append((leaf.grad, network[0].weight.grad, network[0].running_var))
-    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
-
-
+@needs_dali
 @pytest.mark.parametrize("crop", ["short_side", "center_148", "squash"])
 def test_dali_on_the_gpu_agrees_with_pillow_within_the_stated_tolerance(shards: Path, crop: str) -> None:
     mapped = MappedShards(shards, read_manifest(shards))
@@ -66,8 +43,9 @@ def test_dali_on_the_gpu_agrees_with_pillow_within_the_stated_tolerance(shards: 
     assert difference.mean() <= 0.5
 
 
+@needs_dali
 def test_the_pixels_of_an_image_do_not_depend_on_the_batch_it_is_decoded_in(shards: Path) -> None:
-    """DALI may split a batch between a JPEG engine and CUDA kernels; the cache and the stream make up other batches."""
+    """Batches of the cache and of the stream differ; DALI could give part of each to the JPEG engine."""
     mapped = MappedShards(shards, read_manifest(shards))
     order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
     in_order, shuffled = (
@@ -77,7 +55,7 @@ def test_the_pixels_of_an_image_do_not_depend_on_the_batch_it_is_decoded_in(shar
     assert torch.equal(in_order[order.to(GPU)], shuffled)
 
 
-@pytest.mark.parametrize("decoder", ["dali", "pillow"])
+@pytest.mark.parametrize("decoder", [pytest.param("dali", marks=needs_dali), "pillow"])
 def test_cached_and_streamed_batches_are_the_same_on_the_gpu(shards: Path, decoder: Literal["dali", "pillow"]) -> None:
     """Eleven batches of 48 reach twice over the end of an epoch of 256."""
     mapped = MappedShards(shards, read_manifest(shards))
@@ -91,6 +69,7 @@ def test_cached_and_streamed_batches_are_the_same_on_the_gpu(shards: Path, decod
     assert torch.equal(*batches)
 
 
+@needs_dali
 def test_a_streamed_batch_comes_while_the_gpu_is_still_busy_with_a_step(shards: Path) -> None:
     mapped = MappedShards(shards, read_manifest(shards))
     config = DataConfig(image_size=32, decoder="dali", loader="stream")
@@ -120,6 +99,19 @@ def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
             update(pixels, latents, latents)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_grid_is_copied_off_the_gpu_and_measured_while_the_gpu_is_busy() -> None:
+    pixels = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8, device=GPU)
+    expected = pixels.cpu()
+    copy_to_host(pixels)()  # the first one asks the system for memory that stays in place
+    torch.cuda._sleep(2_000_000_000)  # clock cycles: a second or more
+    busy = torch.cuda.Event()
+    busy.record()
+    copied, measured = copy_to_host(pixels), spread(pixels)
+    assert not busy.query(), "the host waited for the GPU"
+    assert torch.equal(copied(), expected)
+    assert float(measured) == pytest.approx(float(spread(expected)), rel=1e-6)
 
 
 def trained(engine: str, discriminator_pass: str, precision: PrecisionName, steps: int) -> TrainState:
@@ -175,45 +167,3 @@ def test_preflight_times_a_step_that_is_replayed(shards: Path, monkeypatch: pyte
     assert in_check == 1, "the last step of the warm-up should be a replayed one"
     assert len(replayed) >= in_check + 3 and speed > 0  # the warm-up's, the one that is timed to know how many, those
     assert "GiB of GPU memory" in check.found
-
-
-def test_a_resumed_run_on_the_gpu_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path) -> None:
-    weights = []
-    for name, stops in (("straight", (2560,)), ("resumed", (1280, 2560))):
-        for total in stops:
-            result = run_train(
-                1, "--data.shards", shards, "--run.dir", tmp_path / name, *SMALL_RUN, "--train.total_images", total,
-                env=VISIBLE,
-            )  # fmt: skip
-            assert result.returncode == 0, result.stderr
-        weights.append(load_checkpoint(tmp_path / name / "checkpoints" / "000002560.pt"))
-    for network in ("generator", "discriminator", "ema"):
-        for key, value in weights[0][network].items():
-            assert torch.equal(value, weights[1][network][key]), f"{network}.{key}"
-
-
-def test_two_ranks_on_one_gpu_train_the_same_networks_as_one(shards: Path, tmp_path: Path) -> None:
-    rows = []
-    for ranks in (1, 2):
-        run = tmp_path / str(ranks)
-        result = run_train(
-            ranks, "--data.shards", shards, "--run.dir", run, *SMALL_RUN, "--train.precision", "fp64",
-            "--train.total_images", 640, env=VISIBLE,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        rows.append(metric_rows(run))
-    for one, other in zip(*rows, strict=True):
-        for name in ("loss/discriminator", "loss/generator"):
-            assert one[name] == pytest.approx(other[name], rel=1e-8)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_two_ranks_train_in_half_precision_on_one_gpu(shards: Path, tmp_path: Path, precision: str) -> None:
-    result = run_train(
-        2, "--data.shards", shards, "--run.dir", tmp_path, *SMALL_RUN, "--train.precision", precision,
-        "--train.total_images", 1280, env=VISIBLE,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert read_status(tmp_path)["status"] == "done"
-    saved = load_checkpoint(tmp_path / "checkpoints" / "000001280.pt")
-    assert all(tensor.isfinite().all() for tensor in saved["generator"].values())
