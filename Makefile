@@ -6,6 +6,8 @@ DEMO_IMAGES ?= 4096
 ROUNDS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
+# Some containers forbid Python to keep its bytecode: then torch costs every process four seconds more.
+export PYTHONDONTWRITEBYTECODE :=
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2
 
 .PHONY: demo test bench faults check clean help

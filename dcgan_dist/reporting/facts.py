@@ -31,6 +31,8 @@ def facts_of(run: RunRecord, others: Sequence[RunRecord] = ()) -> list[Fact]:
         facts.append(Fact("Epochs", f"{last['epoch']:.1f}"))
     if seconds := training_seconds(run.rows):
         facts.append(Fact("Training time", duration(seconds), "in steps"))
+    if wall := _wall_time(run.status.get("seconds")):
+        facts.append(wall)
     if speeds := values_of(run.rows, "speed/images_per_second"):
         facts.append(Fact("Throughput", f"{short(statistics.median(speeds))} images/s", "median"))
     if waits := values_of(run.rows, "speed/data_wait_fraction"):
@@ -61,6 +63,14 @@ def _progress(run: RunRecord) -> Fact:
     known = (run.environment.get("total_images"), run.settings.get("train.total_images"))
     total = next((f"of {value:,}" for value in known if isinstance(value, int)), "")
     return Fact("Images seen", f"{run.images_seen:,}", total)
+
+
+def _wall_time(seconds: Any) -> Fact | None:
+    """How long the newest start took from its command on, and its stages; those below a tenth of a second are left out."""
+    if not isinstance(seconds, dict) or not seconds or not all(map(is_number, seconds.values())):
+        return None
+    stages = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items() if took >= 0.05)
+    return Fact("Wall time", duration(sum(seconds.values())), f"newest start: {stages}")
 
 
 def best_scores(run: RunRecord, others: Sequence[RunRecord]) -> list[Fact]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,17 @@ def test_started_again_it_keeps_and_repeats_them(collapsed: tuple[Path, Finished
     assert last_words(again) == last_words(first)
 
 
-def test_a_healthy_run_ends_without_a_word(shards: Path, tmp_path: Path) -> None:
+def test_a_healthy_run_ends_without_a_word_but_where_its_time_went(shards: Path, tmp_path: Path) -> None:
     arguments = ("--data.shards", shards, "--run.dir", tmp_path / "run", "--track.wandb", "off")
+    began = time.monotonic()
     result = run_train(1, *SETTINGS, *arguments, "--train.total_images", TOTAL // 2)
+    took = time.monotonic() - began
     assert result.returncode == 0, result
     status = read_status(tmp_path / "run")
     assert (status["status"], status["warnings"], status["warning_texts"]) == ("done", [], {})
     assert last_words(result) == warnings_in(tmp_path / "run") == []
     assert 'class="banner"' not in (tmp_path / "run" / "report.html").read_text()
+    assert list(status["seconds"]) == "start decode samples train checkpoints trackers report".split()
+    assert 0.6 * took < sum(status["seconds"].values()) <= took  # the interpreter ends after them
+    assert f" train {status['seconds']['train']:.1f}" in result.stderr.splitlines()[-1]
+    assert "Wall time" in (tmp_path / "run" / "report.html").read_text()
