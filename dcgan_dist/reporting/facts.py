@@ -66,7 +66,7 @@ def _progress(run: RunRecord) -> Fact:
 
 
 def _wall_time(seconds: Any) -> Fact | None:
-    """How long the newest start took from its command on, and its stages; those below a tenth of a second are left out."""
+    """How long the newest start took from its command on, and the stages that took a tenth of a second or more."""
     if not isinstance(seconds, dict) or not seconds or not all(map(is_number, seconds.values())):
         return None
     stages = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items() if took >= 0.05)

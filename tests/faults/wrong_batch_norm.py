@@ -28,11 +28,13 @@ def _normalise(layer: SyncBatchNorm2d, input: Tensor) -> Tensor:
     """One part by its own statistics; the running ones are updated as they should be."""
     variance, mean = torch.var_mean(input.detach().to(layer.weight.dtype), (0, 2, 3), correction=0)
     assert layer.running_mean is not None and layer.running_var is not None
-    assert layer.num_batches_tracked is not None and layer.momentum is not None
+    assert layer.num_batches_tracked is not None
     count = input.numel() / input.shape[1]
     layer.num_batches_tracked.add_(1)
-    layer.running_mean.lerp_(mean, layer.momentum)
-    layer.running_var.lerp_(variance * count / (count - 1), layer.momentum)
+    # Without a momentum, as while the average's statistics are measured, all batches count alike.
+    share = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean, share)
+    layer.running_var.lerp_(variance * count / (count - 1), share)
     return _WrongNorm.apply(input, mean, (variance + layer.eps).rsqrt(), layer.weight, layer.bias)
 
 

@@ -110,7 +110,8 @@ def test_a_healthy_run_ends_without_a_word_but_where_its_time_went(shards: Path,
     assert (status["status"], status["warnings"], status["warning_texts"]) == ("done", [], {})
     assert last_words(result) == warnings_in(tmp_path / "run") == []
     assert 'class="banner"' not in (tmp_path / "run" / "report.html").read_text()
-    assert list(status["seconds"]) == "start decode samples train checkpoints trackers report".split()
+    stages = ["start", "decode", "samples", "train", "checkpoints", "trackers", "report"]
+    assert list(status["seconds"]) == stages
     assert 0.6 * took < sum(status["seconds"].values()) <= took  # the interpreter ends after them
     assert f" train {status['seconds']['train']:.1f}" in result.stderr.splitlines()[-1]
     assert "Wall time" in (tmp_path / "run" / "report.html").read_text()
