@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Literal
 
 from dcgan_dist.checkpoint import Checkpointer
@@ -50,6 +51,7 @@ def run(config: TrainConfig) -> int:
     world = World.connect()
     set_up_logging(world.rank)
     keep_freed_memory()
+    sys.setswitchinterval(0.001)  # seconds, not 0.005: a step is as short, and threads write grids beside it
     choose_kernels(config.train)
     folder = RunFolder(config.run.folder)
     stop = StopRequest(

@@ -32,5 +32,6 @@ def _latents(generator: nn.Module, seed: int, size: int, world: World) -> Iterat
     layers = [layer for layer in generator.modules() if isinstance(layer, SyncBatchNorm2d)]
     synchronised = any(layer.world.has_peers for layer in layers)
     first, count = share(batch, world.rank, world.size) if synchronised else (0, batch)
-    for start in range(0, BATCHES * batch, batch):
-        yield normal(seed, "calibration latents", start + first, count, size, weight.device).to(weight.dtype)
+    everything = normal(seed, "calibration latents", 0, BATCHES * batch, size, weight.device).to(weight.dtype)
+    for latents in everything.split(batch):
+        yield latents[first : first + count]

@@ -120,4 +120,4 @@ def save_grid(pixels: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes images, uint8 [n, 3, height, width], as one PNG, whole or not at all; by default about as wide as high."""
     grid = lay_out(pixels.cpu(), columns)
     with atomic_write(path) as file:
-        Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(file, format="PNG")
+        Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(file, format="PNG", compress_level=3)

@@ -23,7 +23,7 @@ from dcgan_dist.gan.fast.batch_norm_plain import Running
 
 TILE_ROWS, TILE_CHANNELS = 64, 64
 MOST_PROGRAMS = 1024  # of a sum: enough to fill a large GPU several times over
-OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}  # the second was Triton's default up to 3.9
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # the second was Triton's default up to 3.9
 
 
 def measure(input: Tensor, parts: int, weight: Tensor) -> Tensor:
