@@ -24,7 +24,8 @@ from rich.table import Table
 from dcgan_dist.command_line import parse_arguments
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.distributed.leaving import exit_as_rank
+from dcgan_dist.errors import UserError
 from launch.checks import (
     Check,
     check_cpus,
@@ -194,4 +195,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    exit_as_rank(main)

@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from dcgan_dist.distributed.leaving import leave_reason
 from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import RunFailed
 
 START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile; ranks that wait give up after CONNECT_TIMEOUT
 CULPRIT_FIRST_SECONDS = 5.0  # torchrun reports the rank that ends first, so ranks that only wait end later
@@ -113,6 +115,7 @@ class Heartbeat:
         print(f"error: {who}: {what}: {cause}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             self._on_hang(f"{what}: {cause}")
+        leave_reason(RunFailed(f"{who}: {what}: {cause}"))
         for _, pid in silent:
             _kill_frozen_sibling(pid)
         os._exit(1)

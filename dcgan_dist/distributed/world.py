@@ -6,12 +6,10 @@ import contextlib
 import importlib
 import os
 import socket
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +18,6 @@ from torch import Tensor
 from dcgan_dist.errors import Interrupted, UserError
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
-SECONDS_BEHIND_THE_CULPRIT = 2.0
 
 
 @dataclass(frozen=True)
@@ -133,43 +130,6 @@ class World:
         """Leaves the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def is_lost_connection(error: Exception) -> bool:
-    """Whether an error only says that another rank has gone."""
-    words = ("gloo", "connection", "nccl")
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a GPU, or the host, has no memory left for a tensor."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)
-
-
-def leave_out_of_memory(world: World, error: Exception) -> NoReturn:
-    """Ends a rank that has no memory left, with a line that says what to do."""
-    print(
-        f"error: rank {world.rank} on {socket.gethostname()} is out of memory ({_one_line(error)}); make "
-        "--data.batch_size_per_rank or --data.global_batch_size smaller, or start more ranks",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
-
-
-def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
-    """Ends a rank that lost the others, late enough for torchrun to see first who really failed."""
-    print(
-        f"rank {world.rank} on {socket.gethostname()} lost another rank and ends ({_one_line(error)})",
-        file=sys.stderr,
-        flush=True,
-    )
-    time.sleep(SECONDS_BEHIND_THE_CULPRIT)
-    os._exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _pick_device(local_rank: int) -> torch.device:
