@@ -158,6 +158,8 @@ def _with_ranks(config: TrainConfig) -> tuple[list[Check], bool]:
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     try:
         world = connect()
+    except UserError as error:
+        return [Check("connection", "fail", str(error), node=node_name())], True
     except Exception as error:
         found = f"rank {rank} of {size} did not reach the others within {CONNECT_SECONDS} seconds: {_one_line(error)}"
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
