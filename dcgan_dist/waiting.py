@@ -17,15 +17,16 @@ def told_if_long(
 ) -> Iterator[None]:
     """Prints one line if the block, which waits for `what`, still runs after `patience` (10 seconds).
 
-    `what` may be a function, asked at that moment, in another thread. The line says since when, with `limit_seconds`
-    until when, and `advice`: what to do if the wait is in vain.
+    `what` may be a function, asked at that moment, in another thread; "" means that nobody waits any more. The line
+    says since when, with `limit_seconds` until when, and `advice`: what to do if the wait is in vain.
     """
     began = time.time()
 
     def tell() -> None:
         with contextlib.suppress(Exception):  # a word about the wait must not become a second problem
             text = what if isinstance(what, str) else what()
-            print(waiting_line(text, began, limit_seconds, advice), file=sys.stderr, flush=True)
+            if text:
+                print(waiting_line(text, began, limit_seconds, advice), file=sys.stderr, flush=True)
 
     timer = threading.Timer(PATIENCE_SECONDS if patience is None else patience, tell)
     timer.daemon = True

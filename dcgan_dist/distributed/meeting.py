@@ -155,15 +155,20 @@ def why_no_server(error: Exception, port: int, other_port: str) -> str | None:
     """
     text = str(error)
     if "EADDRINUSE" in text:
-        return (
-            f"port {port} of {socket.gethostname()} is in use, perhaps by another run (ss -ltnp 'sport = :{port}' "
-            f"shows by whom); end that, or {other_port}"
-        )
+        return port_in_use(port, other_port)
     if "EACCES" in text:
         return f"port {port} of {socket.gethostname()} is only for administrators, as all below 1024; {other_port}"
     if "failed to listen" in text or "port must" in text:
         return f"port {port} of {socket.gethostname()} cannot be listened on ({_one_line(error)}); {other_port}"
     return None
+
+
+def port_in_use(port: int, other_port: str) -> str:
+    """Which port, who could hold it, and with `other_port` how another one is chosen."""
+    return (
+        f"port {port} of {socket.gethostname()} is in use, perhaps by another run (ss -ltnp 'sport = :{port}' shows by "
+        f"whom); end that, or {other_port}"
+    )
 
 
 def _arrived(rank: int) -> str:
