@@ -87,6 +87,7 @@ class Heartbeat:
         self._thread.join(timeout=5 * SIGN_OF_LIFE_SECONDS)
 
     def _watch(self) -> None:
+        self._sign_of_life()
         while not self._over.wait(SIGN_OF_LIFE_SECONDS):
             self._sign_of_life()
             if self._paused:

@@ -20,7 +20,7 @@ from tests.running import Finished, free_port, run_command, started, train_comma
 
 CLOCK = r"\d\d:\d\d:\d\d"
 LEFT_OVER = "unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 MISTAKE = ("--train.epochs", "many")
 
 
@@ -59,9 +59,9 @@ def root_cause(result: Finished) -> str:
     return last
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def waits() -> Iterator[dict[str, Future[str]]]:
-    """What is on the screen in each of the cases that take longer than ten seconds; they wait side by side."""
+    """What is on the screen in each of the cases that take longer than ten seconds; they wait beside the others."""
     with ThreadPoolExecutor(3) as pool:
         yield {
             "left over": pool.submit(with_left_over_variables),
