@@ -20,6 +20,7 @@ from tests.running import Finished, free_port, run_command, started, train_comma
 
 CLOCK = r"\d\d:\d\d:\d\d"
 LEFT_OVER = "unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"
+OUR_TORCHRUN = [sys.executable, "-m", "launch.torchrun"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 MISTAKE = ("--train.epochs", "many")
 
@@ -33,8 +34,18 @@ def on_two_ranks(what: str) -> Finished:
     return run_command([*TORCHRUN, "-m", "tests.distributed.waiting_script", what])
 
 
-def with_our_torchrun(*options: object) -> Finished:
-    return run_command([sys.executable, "-m", "launch.torchrun", *map(str, options), "-m", "launch.rank", *MISTAKE])
+def with_our_torchrun(*options: object, rank: tuple[str, ...] = ("launch.rank", *MISTAKE)) -> Finished:
+    return run_command([*OUR_TORCHRUN, *map(str, options), "-m", *rank])
+
+
+def first_of_two_nodes(timeout_seconds: int) -> Finished:
+    meeting = ("--nnodes", 2, "--node-rank", 0, "--master-port", free_port())
+    return with_our_torchrun(*meeting, "--rdzv-conf", f"timeout={timeout_seconds}")
+
+
+def late_rank() -> Finished:
+    script = ("tests.distributed.waiting_script", "late")
+    return with_our_torchrun("--nproc-per-node", 2, "--master-port", free_port(), rank=script)
 
 
 def with_left_over_variables() -> str:
@@ -62,10 +73,11 @@ def root_cause(result: Finished) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def waits() -> Iterator[dict[str, Future[str]]]:
     """What is on the screen in each of the cases that take longer than ten seconds; they wait beside the others."""
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         yield {
             "left over": pool.submit(with_left_over_variables),
-            "late": pool.submit(lambda: on_two_ranks("late").stderr),
+            "node": pool.submit(lambda: first_of_two_nodes(12).stderr),
+            "late": pool.submit(lambda: late_rank().stderr),
             "frozen": pool.submit(lambda: on_two_ranks("frozen").stderr),
         }
 
@@ -147,17 +159,14 @@ def test_a_port_in_use_is_one_line_for_a_rank() -> None:
 def test_a_place_where_nodes_cannot_meet_is_one_line_for_our_torchrun() -> None:
     with held_port() as port, ThreadPoolExecutor(2) as pool:
         c10d = ("--rdzv-backend", "c10d", "--rdzv-endpoint")
+        held = rf"port {port} of \S+ is in use, .* choose another with"
         cases = [
-            (("--master-port", port), 2, rf"port {port} of \S+ is in use, .* choose another .*--master-port"),
-            ((*c10d, f"localhost:{port}"), 2, rf"port {port} of \S+ is in use, .* choose another with --rdzv-endpoint"),
-            ((*c10d, "nowhere.invalid:29500"), 2, "nowhere.invalid: no machine has this name .*--rdzv-endpoint"),
-            (
-                ("--nnodes", 2, "--node-rank", 0, "--master-port", free_port(), "--rdzv-conf", "timeout=1"),
-                1,
-                "2 nodes at 127.0.0.1:.* did not meet .*--master-port",
-            ),
+            (lambda: with_our_torchrun("--master-port", port), 2, f"{held} .*--master-port"),
+            (lambda: with_our_torchrun(*c10d, f"localhost:{port}"), 2, f"{held} --rdzv-endpoint"),
+            (lambda: with_our_torchrun(*c10d, "nowhere.invalid:29500"), 2, "nowhere.invalid: no .*--rdzv-endpoint"),
+            (lambda: first_of_two_nodes(1), 1, "2 nodes at 127.0.0.1:.* did not meet .*--master-port"),
         ]
-        results = list(pool.map(lambda case: with_our_torchrun(*case[0]), cases))
+        results = list(pool.map(lambda case: case[0](), cases))
     for (_, status, words), result in zip(cases, results, strict=True):
         assert result.returncode == status, result
         assert re.match(f"launch.torchrun: gave up: {words}", result.stderr.splitlines()[-1]), result
@@ -171,6 +180,12 @@ def test_variables_left_over_by_another_job_are_named_while_it_waits(waits: dict
     line = waits["left over"].result()
     assert re.match(rf"waiting for 3 of 4 ranks at 127.0.0.1:\d+ since {CLOCK}, until {CLOCK}; if no other", line)
     assert LEFT_OVER in line
+
+
+def test_a_node_says_that_it_waits_for_another(waits: dict[str, Future[str]]) -> None:
+    lines = [line for line in waits["node"].result().splitlines() if line.startswith("waiting")]
+    assert len(lines) == 1
+    assert re.match(rf"waiting for 2 nodes at 127.0.0.1:\d+ since {CLOCK}, until {CLOCK}; start the same", lines[0])
 
 
 def test_a_rank_says_that_it_waits_for_another(waits: dict[str, Future[str]]) -> None:
