@@ -145,7 +145,8 @@ class Meeting:
         with contextlib.suppress(Exception):  # the store may be gone with its rank
             missing = self._missing()
         who = f"rank {self.rank} of {self.size} on {socket.gethostname()}"
-        return f"{who} waited {self.seconds:.0f} seconds in vain for {missing} ({_one_line(error)}); {_advice()}"
+        waited = self.seconds - (self.deadline - time.monotonic())  # less than it may if torch gave up by itself
+        return f"{who} waited {waited:.0f} seconds in vain for {missing} ({_one_line(error)}); {_advice()}"
 
 
 def why_no_server(error: Exception, port: int, other_port: str) -> str | None:
