@@ -12,14 +12,14 @@ from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import PixelSource, endless_batches, open_source
 from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
-from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
-from dcgan_dist.distributed.world import (
-    World,
+from dcgan_dist.distributed.leaving import (
     is_lost_connection,
     is_out_of_memory,
     leave_after_the_culprit,
     leave_out_of_memory,
 )
+from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
+from dcgan_dist.distributed.world import World
 from dcgan_dist.engine import CapturedUpdate, EagerUpdate, choose_kernels, open_update
 from dcgan_dist.errors import Interrupted, RunFailed, UserError
 from dcgan_dist.events import note_event

@@ -19,6 +19,7 @@ from dcgan_dist.checkpoint_names import checkpoint_name, images_in_name, newest_
 from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import atomic_write, sync_file
+from dcgan_dist.waiting import told_if_long
 
 FORMAT_VERSION = 1
 REQUIRED = (
@@ -95,7 +96,9 @@ class Checkpointer:
     def wait(self, seconds: float | None = None) -> None:
         """Returns when nothing is being written any more, or `seconds` have passed."""
         if self._writer is not None:
-            self._writer.join(seconds)
+            word = told_if_long(f"{self.folder} to take a checkpoint", None, "the disk is slow, or gone")
+            with word if seconds is None else contextlib.nullcontext():
+                self._writer.join(seconds)
             if not self._writer.is_alive():
                 self._writer = None
 

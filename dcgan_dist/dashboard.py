@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcgan_dist.config import TrackConfig
 from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.waiting import told_if_long
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import LinePlot
@@ -64,7 +65,8 @@ def save(entity: str | None, project: str) -> str:
         raise UserError("no W&B API key found; run wandb login, set WANDB_API_KEY, or look at it with --dry-run")
     try:
         workspace = lay_out(entity or wandb.Api().default_entity or "", project)
-        workspace.save()
+        with told_if_long("W&B to take the workspace"):
+            workspace.save()
         return workspace.url
     except Exception as error:  # of the network, the server's answers, and what the library makes of them
         reason = " ".join(str(error).split())[:200]

@@ -21,18 +21,25 @@ class RunFailed(Exception):
     """The run cannot go on, and it is nobody's typing: one line and exit status 1. Every rank raises the same."""
 
 
-def exit_cleanly(command: Callable[[], int | None], quiet: bool = False) -> None:
+def exit_cleanly(
+    command: Callable[[], int | None], quiet: bool = False, at_failure: Callable[[Exception], None] = lambda error: None
+) -> None:
     """Runs `command` as a program: its result, 2 after a `UserError` or 1 after `RunFailed` is the exit status.
 
-    `quiet` keeps the message back, for ranks whose neighbour prints the same one.
+    `quiet` keeps the message back, for ranks whose neighbour prints the same one. `at_failure` is told of every error,
+    also of those that nobody foresaw and that go on to show their stack.
     """
     try:
         status = command() or 0
     except (UserError, RunFailed) as error:
         if not quiet:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        at_failure(error)
         status = 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except Exception as error:
+        at_failure(error)
+        raise
     sys.exit(status)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcgan_dist.arguments import add_checkpoint, add_seed, parse_once, whole_number
-from dcgan_dist.errors import exit_cleanly
+from dcgan_dist.distributed.leaving import exit_as_rank
 from dcgan_dist.launcher import end_with_launcher
 
 if TYPE_CHECKING:
@@ -92,4 +91,4 @@ def _request(arguments: argparse.Namespace, kind: type[Request]) -> Request:
 
 
 if __name__ == "__main__":
-    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    exit_as_rank(main)

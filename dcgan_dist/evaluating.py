@@ -18,7 +18,8 @@ from rich.table import Table
 from dcgan_dist.data.loader import open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import RunFailed, UserError
 from dcgan_dist.generating.chunks import Workforce
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import signal
 from pathlib import Path
 
 from dcgan_dist.arguments import add_checkpoint, add_seed, parse_once, whole_number
-from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.distributed.leaving import exit_as_rank
+from dcgan_dist.errors import UserError
 from dcgan_dist.launcher import end_with_launcher
 
 MOST_IMAGES_ON_A_GRID = 10_000
@@ -152,4 +152,4 @@ def _positive_number(text: str) -> float:
 
 
 if __name__ == "__main__":
-    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    exit_as_rank(main)

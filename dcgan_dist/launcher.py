@@ -16,8 +16,18 @@ def end_with_launcher() -> None:
     the ranks of a job that is started again. A process that torchrun did not start may outlive its parent.
     """
     library = ctypes.CDLL(None)
-    if "TORCHELASTIC_RUN_ID" in os.environ and hasattr(library, "prctl"):  # Linux only
+    if started_by_torchrun() and hasattr(library, "prctl"):  # Linux only
         library.prctl(_PRCTL_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def started_by_torchrun() -> bool:
+    """Whether a torchrun started this process, and its rank and place are not something left over in a shell."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def speaks_for_node() -> bool:
+    """Whether this process is the one to tell what all ranks of its node would tell in the same words."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" or not started_by_torchrun()
 
 
 def is_restart() -> bool:

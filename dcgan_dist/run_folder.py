@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Literal
 from dcgan_dist.errors import UserError
 from dcgan_dist.files import write_text
 from dcgan_dist.launcher import is_restart
+from dcgan_dist.waiting import waiting_line
 
 Status = Literal["running", "done", "preempted", "failed"]
 
@@ -179,7 +180,8 @@ def _lock_within(file: BinaryIO, seconds: float) -> bool:
             if time.monotonic() >= deadline:
                 return False
             if not told:
-                log.warning("another process still holds %s: waiting %.0f seconds for its end", file.name, seconds)
+                what = f"the end of another process, which still holds {file.name},"
+                log.warning("%s", waiting_line(what, time.time(), seconds))
             told = True
             time.sleep(1)
     return True

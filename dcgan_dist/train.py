@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from dcgan_dist.command_line import parse_arguments
-from dcgan_dist.errors import exit_cleanly
+from dcgan_dist.distributed.leaving import exit_as_rank
 from dcgan_dist.launcher import end_with_launcher
 
 
@@ -20,4 +19,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    exit_as_rank(main)

@@ -24,7 +24,8 @@ from rich.table import Table
 from dcgan_dist.command_line import parse_arguments
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.distributed.leaving import exit_as_rank
+from dcgan_dist.errors import UserError
 from launch.checks import (
     Check,
     check_cpus,
@@ -157,6 +158,8 @@ def _with_ranks(config: TrainConfig) -> tuple[list[Check], bool]:
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     try:
         world = connect()
+    except UserError as error:
+        return [Check("connection", "fail", str(error), node=node_name())], True
     except Exception as error:
         found = f"rank {rank} of {size} did not reach the others within {CONNECT_SECONDS} seconds: {_one_line(error)}"
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -194,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_cleanly(main, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    exit_as_rank(main)

@@ -14,8 +14,8 @@ from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import PixelSource, endless_batches, open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import Manifest, read_manifest
-from dcgan_dist.distributed.heartbeat import set_collective_timeout
-from dcgan_dist.distributed.world import World, is_out_of_memory
+from dcgan_dist.distributed.leaving import is_out_of_memory
+from dcgan_dist.distributed.world import World
 from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
 from dcgan_dist.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.loop import Latents
@@ -34,7 +34,7 @@ def connect() -> World:
     """Joins the other ranks; RuntimeError with the reason if they do not come."""
     world = World.connect(timedelta(seconds=CONNECT_SECONDS))  # a run waits longer: its nodes start apart
     if world.size > 1:
-        set_collective_timeout(SLOWEST_NODE_SECONDS)
+        world.set_timeout(SLOWEST_NODE_SECONDS)
     keep_freed_memory()
     return world
 

@@ -133,8 +133,9 @@ def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, r
             cache[done : done + len(pixels)] = pixels
             done += len(pixels)
             report(done - first)
-    for rank, (start, length) in enumerate(parts):
-        world.broadcast(cache[start : start + length], source=rank)
+    with world.waiting():
+        for rank, (start, length) in enumerate(parts):
+            world.broadcast(cache[start : start + length], source=rank)
     return cache
 
 

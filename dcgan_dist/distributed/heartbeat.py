@@ -11,13 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from dcgan_dist.distributed.leaving import leave_reason
 from dcgan_dist.distributed.world import World
+from dcgan_dist.errors import RunFailed
+from dcgan_dist.waiting import PATIENCE_SECONDS, waiting_line
 
 START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile; ranks that wait give up after CONNECT_TIMEOUT
 CULPRIT_FIRST_SECONDS = 5.0  # torchrun reports the rank that ends first, so ranks that only wait end later
@@ -41,12 +43,6 @@ def _own_connection() -> dist.Store:
     return store.clone() if hasattr(store, "clone") else store
 
 
-def set_collective_timeout(seconds: float) -> None:
-    """How long the ranks wait for each other from now on. Public from torch 2.15 on, private before."""
-    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-    set_timeout(timedelta(seconds=seconds), dist.group.WORLD)
-
-
 class Heartbeat:
     """A thread that ends the process when `beat` was not called for `timeout_seconds`.
 
@@ -61,7 +57,7 @@ class Heartbeat:
         self._on_hang = on_hang
         self._main_thread = threading.main_thread().ident
         self._last = time.monotonic()
-        self._started = self._paused = False
+        self._started = self._paused = self._told = False
         self._over = threading.Event()
         self._store = _own_connection() if world.size > 1 else None
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
@@ -72,7 +68,7 @@ class Heartbeat:
         if not self._started:
             self._started = True
             if self._world.size > 1:  # once training runs, a collective that takes much longer will never end
-                set_collective_timeout(self._timeout + 60)
+                self._world.set_timeout(self._timeout + 60)
         self._last = time.monotonic()
 
     @contextlib.contextmanager
@@ -91,14 +87,29 @@ class Heartbeat:
         self._thread.join(timeout=5 * SIGN_OF_LIFE_SECONDS)
 
     def _watch(self) -> None:
+        self._sign_of_life()
         while not self._over.wait(SIGN_OF_LIFE_SECONDS):
             self._sign_of_life()
             if self._paused:
                 continue
             silence = time.monotonic() - self._last
             limit = self._timeout if self._started else max(self._timeout, START_TIMEOUT_SECONDS)
+            if self._started and silence > PATIENCE_SECONDS:
+                self._tell(limit)
             if silence > limit + (CULPRIT_FIRST_SECONDS if self._waits_for_others() else 0):
                 self._end(f"no step has ended for {silence:.0f} seconds")
+
+    def _tell(self, limit: float) -> None:
+        """Says once, on one rank, that the ranks have waited for a step for a while: long before it ends them."""
+        silent = self._silent_ranks()
+        if self._told or self._world.rank != self._first_rank_but(silent):
+            return
+        self._told = True
+        began = time.time() - (time.monotonic() - self._last)
+        who = ", ".join(name for name, _ in silent)
+        advice = f"{who} gave no sign of life" if silent else "a long step, or a rank that is stuck"
+        what = f"the end of a step on {self._world.size} ranks"
+        print(waiting_line(what, began, limit, f"{advice} (run.hang_timeout_seconds)"), file=sys.stderr, flush=True)
 
     def _end(self, what: str) -> None:
         who = f"rank {self._world.rank} on {socket.gethostname()}"
@@ -113,6 +124,7 @@ class Heartbeat:
         print(f"error: {who}: {what}: {cause}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             self._on_hang(f"{what}: {cause}")
+        leave_reason(RunFailed(f"{who}: {what}: {cause}"))
         for _, pid in silent:
             _kill_frozen_sibling(pid)
         os._exit(1)
@@ -128,6 +140,10 @@ class Heartbeat:
             with contextlib.suppress(Exception):  # the store's host may be gone already
                 sign = f"{time.time()} {os.getpid()} {socket.gethostname()}"
                 self._store.set(f"alive/{self._world.rank}", sign)
+
+    def _first_rank_but(self, silent: list[tuple[str, int]]) -> int:
+        away = {name.split()[1] for name, _ in silent}
+        return next(rank for rank in range(self._world.size) if str(rank) not in away)
 
     def _silent_ranks(self) -> list[tuple[str, int]]:
         """Ranks that have not given a sign of life for a while, in words, and their process numbers."""

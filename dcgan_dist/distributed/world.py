@@ -6,21 +6,27 @@ import contextlib
 import importlib
 import os
 import socket
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dcgan_dist.distributed.meeting import Meeting, number_of, rank_and_size
 from dcgan_dist.errors import Interrupted, UserError
+from dcgan_dist.waiting import told_if_long
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
-SECONDS_BEHIND_THE_CULPRIT = 2.0
+
+
+@dataclass
+class Patience:
+    """How long a rank waits for the others in a collective."""
+
+    seconds: float = CONNECT_TIMEOUT.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,18 @@ class World:
     local_rank: int
     local_size: int
     device: torch.device
+    patience: Patience = field(default_factory=Patience, compare=False)
 
     @classmethod
     def connect(cls, timeout: timedelta = CONNECT_TIMEOUT) -> World:
         """Joins the ranks that torchrun started, or is alone if it started none.
 
-        Raises RuntimeError if they are not all there when `timeout` has passed; a collective waits as long at first.
+        Raises UserError if the environment names no place where they could meet, and RunFailed if they are not all
+        there when `timeout` has passed; a collective waits as long at first.
         """
-        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        world = cls(rank, size, local_rank, local_size, _pick_device(local_rank))
+        rank, size = rank_and_size()
+        local_rank, local_size = number_of("LOCAL_RANK", "0"), number_of("LOCAL_WORLD_SIZE", "1")
+        world = cls(rank, size, local_rank, local_size, _pick_device(local_rank), Patience(timeout.total_seconds()))
         if size > 1:
             _join_process_group(world, timeout)
         return world
@@ -93,21 +101,24 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with self.waiting():
+            dist.all_gather_object(values, value)
         return values
 
     def broadcast_object(self, value: Any) -> Any:
         """Rank 0's `value`, on every rank."""
         values = [value]
         if self.size > 1:
-            dist.broadcast_object_list(values, 0)
+            with self.waiting():
+                dist.broadcast_object_list(values, 0)
         return values[0]
 
     def any(self, flag: bool) -> bool:
         """True on every rank if `flag` is true on one."""
         if self.size == 1:
             return flag
-        return bool(self.sum(torch.tensor(int(flag))).item())  # on the host: a GPU need not stop for it
+        with self.waiting():
+            return bool(self.sum(torch.tensor(int(flag))).item())  # on the host: a GPU need not stop for it
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -129,47 +140,23 @@ class World:
         everywhere = all(other == text for other, _ in problems)
         raise kind(text if everywhere or kind is Interrupted else f"rank {first} of {self.size}: {text}")
 
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Says so if the block, which waits for all ranks, takes long. Two ranks of a node do: one may be awaited."""
+        if self.size == 1 or self.local_rank > 1:
+            return contextlib.nullcontext()
+        what = f"the other {self.size - 1} of {self.size} ranks, as rank {self.rank} on {socket.gethostname()},"
+        return told_if_long(what, self.patience.seconds, "one of them has more to do, or is stuck")
+
+    def set_timeout(self, seconds: float) -> None:
+        """How long the ranks wait for each other from now on. Public in torch from 2.15 on, private before."""
+        self.patience.seconds = seconds
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        set_timeout(timedelta(seconds=seconds), dist.group.WORLD)
+
     def close(self) -> None:
         """Leaves the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def is_lost_connection(error: Exception) -> bool:
-    """Whether an error only says that another rank has gone."""
-    words = ("gloo", "connection", "nccl")
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a GPU, or the host, has no memory left for a tensor."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)
-
-
-def leave_out_of_memory(world: World, error: Exception) -> NoReturn:
-    """Ends a rank that has no memory left, with a line that says what to do."""
-    print(
-        f"error: rank {world.rank} on {socket.gethostname()} is out of memory ({_one_line(error)}); make "
-        "--data.batch_size_per_rank or --data.global_batch_size smaller, or start more ranks",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
-
-
-def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
-    """Ends a rank that lost the others, late enough for torchrun to see first who really failed."""
-    print(
-        f"rank {world.rank} on {socket.gethostname()} lost another rank and ends ({_one_line(error)})",
-        file=sys.stderr,
-        flush=True,
-    )
-    time.sleep(SECONDS_BEHIND_THE_CULPRIT)
-    os._exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _pick_device(local_rank: int) -> torch.device:
@@ -186,21 +173,27 @@ def _join_process_group(world: World, timeout: timedelta) -> None:
     # tensor while Python ends.
     importlib.import_module("torch.distributed.nn.functional")
     own_gpu = world.device.type == "cuda" and world.local_size <= torch.cuda.device_count()
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=timeout)))
-    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
-        # After a restart torchrun serves the same store again, with the addresses of the dead ranks still in it. A
-        # prefix of its own keeps each generation apart. Agents of several nodes may count restarts differently; they
-        # need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead.
-        store = dist.PrefixStore(f"generation {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    try:
+    meeting = Meeting.at_place_of_environment(world.rank, world.size, timeout)
+    with meeting.awaited():
+        store = _of_this_generation(meeting.store_of_all())
+        meeting.await_all(store)
         dist.init_process_group(
             # Small host tensors go over gloo, so that agreeing on something never stops a GPU.
             "cpu:gloo,cuda:nccl" if own_gpu else "gloo",
             store=store,
-            rank=rank,
-            world_size=size,
+            rank=world.rank,
+            world_size=world.size,
             timeout=timeout,
             device_id=world.device if own_gpu else None,
         )
-    except Exception as error:
-        raise RuntimeError(f"rank {rank} on {socket.gethostname()} could not join the other ranks: {error}") from error
+
+
+def _of_this_generation(store: dist.Store) -> dist.Store:
+    """After a restart torchrun serves the same store again, with the addresses of the dead ranks still in it.
+
+    A prefix of its own keeps each generation apart. Agents of several nodes may count restarts differently; they need
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead.
+    """
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:
+        return store
+    return dist.PrefixStore(f"generation {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dcgan_dist.distributed.world import World, is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.world import World
 from dcgan_dist.errors import UserError
 from dcgan_dist.generating.arithmetic import groups_with_attribute, parse_groups, save_arithmetic
 from dcgan_dist.generating.chunks import Workforce

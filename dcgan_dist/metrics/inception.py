@@ -17,6 +17,7 @@ from dcgan_dist.counter_random import stream_seed
 from dcgan_dist.errors import UserError
 from dcgan_dist.generating.chunks import CHUNK, Workforce
 from dcgan_dist.metrics.image_sets import Report, gathered
+from dcgan_dist.waiting import told_if_long
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}"
@@ -48,7 +49,8 @@ def download_weights() -> Path | None:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(WEIGHTS_URL, str(target), hash_prefix="6726825d")
+        with told_if_long(WEIGHTS_URL, None, f"it is given up after {DOWNLOAD_TIMEOUT_SECONDS:.0f} seconds of silence"):
+            torch.hub.download_url_to_file(WEIGHTS_URL, str(target), hash_prefix="6726825d")
     except (OSError, RuntimeError):  # no network, no room, another file than the one that is meant
         return None
     finally:

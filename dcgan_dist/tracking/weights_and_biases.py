@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dcgan_dist.config import TrackConfig
 from dcgan_dist.files import write_text
 from dcgan_dist.tracking.tracker import Row
+from dcgan_dist.waiting import told_if_long
 
 log = logging.getLogger(__name__)
 
@@ -79,19 +80,26 @@ class WandbRun:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         line = [f"rollback {self.rollbacks}", f"r{self.rollbacks}"] if self.rollbacks else ["", ""]
-        return wandb.init(
-            project=self.track.wandb_project,
-            name=" ".join(part for part in (self.name, line[0], node) if part),
-            id="-".join(part for part in (self.id, line[1], node.replace(" ", "")) if part),
-            group=os.environ.get("WANDB_RUN_GROUP", self.name),
-            job_type=job_type,
-            tags=self.tags(),
-            resume="allow",
-            mode=mode,
-            dir=str(self.folder),
-            config={**self.settings, "environment": self.environment},
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        with told_if_long("W&B to open the run", None, "--track.wandb offline needs no server"):
+            return wandb.init(
+                project=self.track.wandb_project,
+                name=" ".join(part for part in (self.name, line[0], node) if part),
+                id="-".join(part for part in (self.id, line[1], node.replace(" ", "")) if part),
+                group=os.environ.get("WANDB_RUN_GROUP", self.name),
+                job_type=job_type,
+                tags=self.tags(),
+                resume="allow",
+                mode=mode,
+                dir=str(self.folder),
+                config={**self.settings, "environment": self.environment},
+                settings=wandb.Settings(console="off", silent=True),
+            )
+
+
+def _finish(run: Any, status: str) -> None:
+    """Ends a run on the server, which first takes what is left to send."""
+    with told_if_long("W&B to take the rest of the run", None, "what it does not take, wandb sync can send later"):
+        run.finish(exit_code=1 if status == "failed" else 0)
 
 
 class WandbTracker:
@@ -146,7 +154,7 @@ class WandbTracker:
         """
         self._run.summary["status"] = status
         self._run.summary["warnings"] = ", ".join(warnings)
-        self._run.finish(exit_code=1 if status == "failed" else 0)
+        _finish(self._run, status)
 
 
 class NodeTracker:
@@ -171,4 +179,4 @@ class NodeTracker:
 
     def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Ends the node's run."""
-        self._run.finish(exit_code=1 if status == "failed" else 0)
+        _finish(self._run, status)

@@ -17,6 +17,7 @@ from tests.running import ROOT
 LAYERS = (
     (
         *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
+        "waiting",
         "checkpoint_names",
         *("events", "stability", "stage_clock", "data.shard_format", "data.shard_index"),
     ),
@@ -41,7 +42,10 @@ NARROW = {
     "dcgan_dist.data.shard_format": ("dcgan_dist.errors", "dcgan_dist.files", "dcgan_dist.data.shard_index"),
     "dcgan_dist.data.shard_index": ("dcgan_dist.errors", "dcgan_dist.files", "dcgan_dist.data.shard_format"),
     "dcgan_dist.gan": ("dcgan_dist.gan", "dcgan_dist.counter_random"),
-    "dcgan_dist.distributed": ("dcgan_dist.distributed", "dcgan_dist.gan.fast", "dcgan_dist.errors"),
+    "dcgan_dist.distributed": (
+        *("dcgan_dist.distributed", "dcgan_dist.gan.fast"),
+        *("dcgan_dist.errors", "dcgan_dist.launcher", "dcgan_dist.waiting"),
+    ),
     "data_prep": (
         *("dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
         *("dcgan_dist.errors", "dcgan_dist.files", "data_prep"),
@@ -50,6 +54,8 @@ NARROW = {
 
 STANDARD_LIBRARY_ONLY = (
     "stage_clock",
+    "waiting",
+    "launcher",
     "errors",
     "files",
     "json_lines",

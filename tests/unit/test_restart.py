@@ -24,7 +24,7 @@ def test_it_waits_for_the_ranks_of_the_start_before_to_end(
         fcntl.flock(other, fcntl.LOCK_EX)
         threading.Timer(0.5, fcntl.flock, (other, fcntl.LOCK_UN)).start()
         RunFolder(tmp_path).create("run: {}")
-    assert caplog.text.count("another process still holds") == 1
+    assert caplog.text.count("waiting for the end of another process") == 1
     assert (tmp_path / "config.yaml").exists()
 
 
