@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from dcgan_dist.config import TrainConfig
@@ -12,6 +13,7 @@ from dcgan_dist.json_lines import read_rows
 from dcgan_dist.run_folder import RunFolder
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
+from dcgan_dist.tracking.wandb_service import forget_failed_start, service_url, why_unreachable
 from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id
 
 log = logging.getLogger(__name__)
@@ -57,18 +59,44 @@ def _wandb_run(
     mode = choose_mode(config.track.wandb)
     if mode == "off":
         return None
+    if mode == "online" and (problem := _why_unreachable()):
+        mode = "offline"
+        _say_offline(problem, folder.path)
     known = run_id(folder.path / "wandb", saved["tracker_ids"].get("wandb") if saved else None)
     rollbacks = saved.get("watch", {}).get("rollbacks", 0) if saved else 0
     return WandbRun(known, config.run.name, config.track, folder.path, config.as_dict(), environment, rollbacks), mode
 
 
+def _why_unreachable() -> str | None:
+    """Which service cannot be used, and why; None if it can."""
+    try:
+        url = service_url()
+        problem = why_unreachable(url)
+    except Exception as error:  # wandb is broken or not there at all: its start will say so
+        log.debug("could not ask for W&B (%s)", error)
+        return None
+    return f"{url}: {problem}" if problem else None
+
+
+def _say_offline(problem: str, folder: Path) -> None:
+    log.warning(
+        "W&B cannot be used now (%s); recording offline, wandb sync %s/wandb/offline-run-* sends it later",
+        problem,
+        folder,
+    )
+
+
 def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, Mode], Tracker]) -> list[Tracker]:
     """The tracker; none if W&B cannot even record, which is not worth the training."""
     run, mode = wandb
-    for attempt in dict.fromkeys((mode, "offline")):
+    if mode == "online":
         try:
-            return [start(run, attempt)]
-        except Exception as error:  # no network, no such project, a service that is down
-            way_out = "recording offline, to be synced later" if attempt == "online" else "the run goes on without W&B"
-            log.warning("W&B does not answer (%s); %s", " ".join(str(error).split()), way_out)
-    return []
+            return [start(run, "online")]
+        except Exception as error:  # no such project, a service that went away in this moment
+            _say_offline(" ".join(str(error).split()), run.folder)
+            forget_failed_start()
+    try:
+        return [start(run, "offline")]
+    except Exception as error:
+        log.warning("W&B cannot record (%s); the run goes on without it", " ".join(str(error).split()))
+        return []

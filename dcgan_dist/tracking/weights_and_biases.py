@@ -18,6 +18,8 @@ from dcgan_dist.waiting import told_if_long
 log = logging.getLogger(__name__)
 
 LONGEST_TAG = 64
+SECONDS_TO_START = 10.0
+SECONDS_TO_FINISH = {False: 60.0, True: 600.0}  # with checkpoints there may be gigabytes left to send
 LOWER_IS_BETTER = ("swd", "fid", "kid")
 
 
@@ -92,14 +94,24 @@ class WandbRun:
                 mode=mode,
                 dir=str(self.folder),
                 config={**self.settings, "environment": self.environment},
-                settings=wandb.Settings(console="off", silent=True),
+                settings=wandb.Settings(
+                    console="off",
+                    silent=True,
+                    init_timeout=SECONDS_TO_START,
+                    finish_timeout=SECONDS_TO_FINISH[self.track.wandb_checkpoints],
+                    finish_timeout_raises=True,
+                ),
             )
 
 
 def _finish(run: Any, status: str) -> None:
     """Ends a run on the server, which first takes what is left to send."""
-    with told_if_long("W&B to take the rest of the run", None, "what it does not take, wandb sync can send later"):
-        run.finish(exit_code=1 if status == "failed" else 0)
+    limit, folder = run.settings.finish_timeout, run.settings.sync_dir
+    try:
+        with told_if_long("W&B to take the rest of the run", limit, "what it does not take, wandb sync can send later"):
+            run.finish(exit_code=1 if status == "failed" else 0)
+    except TimeoutError:
+        log.warning("W&B did not take the rest of the run; all of it is recorded: wandb sync %s sends it later", folder)
 
 
 class WandbTracker:
@@ -136,7 +148,7 @@ class WandbTracker:
 
         W&B takes a copy of its own: the file may be deleted before it is sent.
         """
-        if self._with_checkpoints:
+        if self._with_checkpoints and path.exists():  # it may have been deleted while this waited in the queue
             model = self._wandb.Artifact(f"{self._run.id}-checkpoint", "model", metadata={"images_seen": images_seen})
             model.add_file(str(path), "checkpoint.pt")
             self._run.log_artifact(model, aliases=["latest", f"images-{images_seen}"])
