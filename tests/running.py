@@ -67,6 +67,7 @@ def started(command: list[str], env: Mapping[str, str] | None = None) -> Iterato
         command,
         cwd=ROOT,
         env=_environment(env or {}),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,7 +77,7 @@ def started(command: list[str], env: Mapping[str, str] | None = None) -> Iterato
         yield process
     finally:
         kill_tree(process)
-        for pipe in (process.stdout, process.stderr):
+        for pipe in (process.stdin, process.stdout, process.stderr):
             assert pipe
             pipe.close()
 

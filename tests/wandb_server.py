@@ -23,7 +23,10 @@ BUCKET = {
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Answers well, or with `status` (None: hangs up, "silent": never) from the moment it is set."""
+    """Answers well, or as `status` says from the moment it is set.
+
+    A number: with that status; None: hangs up; "silent": never; "viewer only": well, but starts no run.
+    """
 
     daemon_threads = True
     status: int | str | None = 200
@@ -55,10 +58,14 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(body) if self.path == "/graphql" else {}
         query = " ".join(asked.get("query", "").split())
         self.server.asked.append(f"{self.path} {query[:40]}".strip())
+        if self.server.status == "viewer only" and "viewer" not in query:
+            self.server.closing.wait(120)
         self._answer(_data(query, asked.get("variables") or {}, self.server.url))
 
     def _answer(self, content: dict[str, Any]) -> None:
         status = self.server.status
+        if status == "viewer only":
+            status = 200
         if status == "silent":
             self.server.closing.wait(120)
             return

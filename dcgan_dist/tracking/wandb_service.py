@@ -9,7 +9,7 @@ from typing import Any
 SECONDS_TO_ANSWER = 8.0
 
 _WORDS = {
-    "SSLError": "its certificate is not accepted",
+    "SSLError": "no secure connection to it; does this machine know its certificate?",
     "ProxyError": "the proxy does not let it through",
     "ConnectTimeout": "no answer",
     "ReadTimeout": "no answer",
