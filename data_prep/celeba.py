@@ -92,6 +92,8 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
     manifest = finish(out, plan, records)
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")
+    if rewritten := sum(record.rewritten for record in records):
+        print(f"{out}: {rewritten} images are JPEGs that decoders read in different ways; they are stored as PNG")
     if manifest.skipped:
         print(f"{out}: left out {damaged_images(manifest)}")
 

@@ -38,9 +38,9 @@ class ShardTar:
         self._written = 0
         self._sha256 = hashlib.sha256()
 
-    def add(self, key: str, jpeg: bytes, annotations: bytes) -> None:
+    def add(self, key: str, extension: str, image: bytes, annotations: bytes) -> None:
         """Appends a sample's two members. Raises OSError."""
-        self._add(f"{key}.jpg", jpeg)
+        self._add(f"{key}.{extension}", image)
         self._add(f"{key}.json", annotations)
         if self.size - self._written >= PIECE:
             self._write()

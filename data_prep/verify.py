@@ -72,14 +72,14 @@ def _sample_problems(tar: Path, samples: list[Sample], decode: bool) -> Iterator
             if decode:
                 file.seek(sample.image_offset)
                 if problem := _decoding_problem(file.read(sample.image_size)):
-                    yield f"{tar}: {sample.key}.jpg cannot be decoded: {problem}"
+                    yield f"{tar}: {sample.key}.{sample.image_extension} cannot be decoded: {problem}"
 
 
 def _decoding_problem(jpeg: bytes) -> str | None:
     from PIL import Image
 
     try:
-        Image.open(io.BytesIO(jpeg), formats=("JPEG",)).load()
+        Image.open(io.BytesIO(jpeg), formats=("JPEG", "PNG")).load()
     except Exception as error:  # Pillow's plugins raise half a dozen kinds
         return str(error)
     return None

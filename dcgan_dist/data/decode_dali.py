@@ -15,6 +15,7 @@ from torch import Tensor
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
 from dcgan_dist.data.decode_pillow import crop_and_resize
+from dcgan_dist.data.image_header import is_readable
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import ShardError
 
@@ -50,23 +51,41 @@ def decode_with_dali(
     if first is None:
         return
     asked: deque[Sequence[int]] = deque()
+    unreadable: list[int] = []
 
     def jpegs() -> Iterator[list[Any]]:
         for batch in chain([first], remaining):
+            images = [shards.jpeg(sample) for sample in batch]
+            unreadable.extend(
+                sample for sample, image in zip(batch, images, strict=True) if not is_readable(image.data)
+            )
+            if unreadable:
+                return  # DALI could crash on it; the batches before it are still to come
             asked.append(batch)
-            yield [shards.jpeg(sample) for sample in batch]
+            yield images
 
     pipeline = _build_pipeline(jpegs(), size, crop, device, threads, len(first))
     copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-    while True:
-        try:
-            (images,) = pipeline.run()
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            raise _name_the_culprit(shards, asked, size, crop, error) from None
+    while (images := _run(pipeline)) is not None:
+        if isinstance(images, str):
+            # It must be gone before another is made, and before this process ends: it may crash otherwise.
+            del pipeline
+            raise _name_the_culprit(shards, [sample for batch in asked for sample in batch], size, crop, device, images)
         yield to_torch(images, copying)
         asked.popleft()
+    if unreadable:
+        raise _undecodable(shards, unreadable[0], size, crop)
+
+
+def _run(pipeline: Any) -> Any:
+    """The next batch, None after the last, or what DALI says is wrong: not its error, which would hold the pipeline."""
+    try:
+        (images,) = pipeline.run()
+        return images
+    except StopIteration:
+        return None
+    except RuntimeError as error:
+        return " ".join(str(error).split())
 
 
 def _build_pipeline(
@@ -137,12 +156,22 @@ def to_torch(images: Any, copying: torch.cuda.Stream | None) -> Tensor:
 
 
 def _name_the_culprit(
-    shards: MappedShards, asked: Iterable[Sequence[int]], size: int, crop: Crop, error: RuntimeError
-) -> Exception:
-    """DALI says which batch failed and drops it; the image is found by decoding one by one."""
-    for sample in [sample for batch in asked for sample in batch]:
-        try:
-            crop_and_resize(shards.jpeg(sample).tobytes(), size, crop)
-        except Exception as reason:
-            return ShardError(f"{shards.name(sample)}: cannot be decoded ({reason}); prepare the shards again")
-    return error
+    shards: MappedShards, samples: Sequence[int], size: int, crop: Crop, device: torch.device, problem: str
+) -> ShardError:
+    """DALI says which batch failed and drops it; the image is found by decoding one by one, each anew."""
+    for sample in samples:
+        pipeline = _build_pipeline(iter([[shards.jpeg(sample)]]), size, crop, device, 1, 1)
+        if isinstance(_run(pipeline), str):
+            return _undecodable(shards, sample, size, crop)
+    first = shards.name(samples[0]) if samples else shards.folder
+    return ShardError(f"{first}, or one of the {len(samples)} after it: cannot be decoded ({problem[-200:]})")
+
+
+def _undecodable(shards: MappedShards, sample: int, size: int, crop: Crop) -> ShardError:
+    """Names an image that DALI refuses. What is wrong Pillow has to say, if it sees it: DALI does not."""
+    reason = "DALI refuses what other decoders accept"
+    try:
+        crop_and_resize(shards.jpeg(sample).tobytes(), size, crop)
+    except Exception as error:
+        reason = str(error)
+    return ShardError(f"{shards.name(sample)}: cannot be decoded ({reason}); prepare the shards again")

@@ -23,6 +23,8 @@ class Sample:
     """Where one sample's two members lie in its tar, in bytes from the start of the file."""
 
     key: str
+    image_extension: str
+    """jpg; png for an image about whose JPEG decoders would not agree."""
     image_offset: int
     image_size: int
     annotation_offset: int
@@ -81,14 +83,15 @@ def _sample_from(line: str) -> Sample:
         extension: (int(offset), int(size), name)
         for extension, offset, size, name in zip(words[0::4], words[1::4], words[2::4], words[3::4], strict=True)
     }
-    image_offset, image_size, image_name = members["jpg"]
+    extension = "png" if "png" in members else "jpg"
+    image_offset, image_size, image_name = members[extension]
     annotation_offset, annotation_size, annotation_name = members["json"]
     key = _split_name(image_name)[0]
-    if annotation_name != f"{key}.json" or image_name != f"{key}.jpg" or min(image_size, annotation_size) < 1:
+    if annotation_name != f"{key}.json" or image_name != f"{key}.{extension}" or min(image_size, annotation_size) < 1:
         raise ValueError("members do not belong together")
     if image_offset < 512 or annotation_offset < 512 or image_offset % 512 or annotation_offset % 512:
         raise ValueError("not an offset in a tar")
-    return Sample(key, image_offset, image_size, annotation_offset, annotation_size)
+    return Sample(key, extension, image_offset, image_size, annotation_offset, annotation_size)
 
 
 def _split_name(member_name: str) -> tuple[str, str]:

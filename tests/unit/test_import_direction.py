@@ -60,6 +60,7 @@ STANDARD_LIBRARY_ONLY = (
     "files",
     "json_lines",
     "config",
+    "data.image_header",
     "data.shard_format",
     "data.shard_index",
 )
