@@ -14,11 +14,12 @@ _TABLES, _RESTART_INTERVAL, _START_OF_SCAN, _END = (0xC4, 0xDB), 0xDD, 0xDA, 0xD
 _APPLICATION, _COMMENT = range(0xE0, 0xF0), 0xFE
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
-_SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")  # 4:4:4, 4:2:2, 4:2:0: any chroma in every second
+_SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")  # 4:4:4, 4:2:2, 4:2:0
+_SAMPLINGS_OF_FOUR = (b"\x11\x11\x11\x11", b"\x22\x11\x11\x22")
 
 
 def is_plain(jpeg: bytes) -> bool:
-    """Whether it is well-formed to the byte, 8 bits deep, and certainly grey or YCbCr with 4:4:4, 4:2:2 or 4:2:0.
+    """Whether it is well-formed to the byte, 8 bits deep, and certainly grey, YCbCr or CMYK in a usual sampling.
 
     The coded pixels themselves are not looked at. What follows the end of the image does not count.
     """
@@ -66,6 +67,8 @@ def _is_plain_frame(frame: bytes, jfif: bool, adobe: bytes) -> bool:
         return False
     if count == 1:
         return not adobe
+    if count == 4:  # CMYK or YCCK; without Adobe's marker nobody knows whether ink is 0 or 255
+        return adobe[11:] in (b"\0", b"\2") and components[1::3] in _SAMPLINGS_OF_FOUR
     is_ycbcr = adobe[11:] == b"\1" if adobe else jfif or components[::3] == b"\1\2\3"
     return count == 3 and is_ycbcr and components[1::3] in _SAMPLINGS
 

@@ -168,7 +168,11 @@ def read_checked(task: Task, image: SourceImage) -> tuple[str, bytes, tuple[int,
 
 def _as_png(jpeg: bytes) -> tuple[bytes, tuple[int, int]]:
     """The image as PNG, and its (height, width)."""
-    image, png = _decode(jpeg, thoroughly=True), io.BytesIO()
+    try:
+        image, png = _decode(jpeg, thoroughly=True), io.BytesIO()
+    except DamagedImage:
+        jpeg_size(jpeg)  # if the header is the reason, it says so
+        raise
     image.save(png, "PNG")
     return png.getvalue(), (image.height, image.width)
 
