@@ -25,7 +25,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.base.errors import UserError, exit_cleanly
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {"tests": 150, "learns": 120, "steps": 130, "decoding": 60, "whole_run": 70, "collectives": 45}
@@ -105,7 +105,7 @@ def _environment(device: str) -> dict[str, Any]:
 
     import torch
 
-    from dcgan_dist.environment import device_name
+    from dcgan_dist.run.environment import device_name
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is found here (torch.cuda.is_available() is false); --device cpu rehearses on the CPU")

@@ -1,4 +1,4 @@
-"""This project's own parts, put together for a benchmark as `dcgan_dist.assemble` puts them together for a run."""
+"""This project's own parts, put together for a benchmark as `training.assemble` does for a run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dcgan_dist.data.loader import BatchPlan, PixelSource, endless_batches, open
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.data.shard_format import read_manifest
+from dcgan_dist.distributed.host import keep_freed_memory
 from dcgan_dist.distributed.world import World
-from dcgan_dist.engine import choose_kernels, open_update
 from dcgan_dist.gan.precision import Precision, best_precision
-from dcgan_dist.host import keep_freed_memory
-from dcgan_dist.loop import Latents
-from dcgan_dist.state import initial_state
+from dcgan_dist.training.engine import choose_kernels, open_update
+from dcgan_dist.training.loop import Latents
+from dcgan_dist.training.state import initial_state
 
 
 class Ours:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.ours import Ours
 from dcgan_dist.config import TrainSection
 from dcgan_dist.distributed.world import World
-from dcgan_dist.engine import STEPS_BEFORE_CAPTURE
+from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE
 
 
 def main(out: str, batch: int, threads: int, turns: int) -> None:

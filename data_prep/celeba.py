@@ -12,14 +12,21 @@ import argparse
 import time
 from pathlib import Path
 
-from data_prep.celeba_annotations import SPLITS
-from data_prep.celeba_source import WHERE_TO_GET_IT, Source, find_source
 from data_prep.command_line import positive, progress, seed, usable_cores
-from data_prep.output_folder import damaged_images, find_finished, finish, make_ready, output_folder, remove_records
-from data_prep.plan import Plan, make_plan
-from data_prep.shard_writer import Task
-from data_prep.workers import explain_os_error, write_shards
-from dcgan_dist.errors import exit_cleanly
+from data_prep.packing.engines import explain_os_error, write_shards
+from data_prep.packing.output_folder import (
+    damaged_images,
+    find_finished,
+    finish,
+    make_ready,
+    output_folder,
+    remove_records,
+)
+from data_prep.packing.plan import Plan, make_plan
+from data_prep.packing.shard_writer import Task
+from data_prep.sources.annotations import SPLITS
+from data_prep.sources.celeba import WHERE_TO_GET_IT, Source, find_source
+from dcgan_dist.base.errors import exit_cleanly
 
 WAITING = 6  # workers more than cores: some always wait for the disk; from files not read before, half the time
 

@@ -4,8 +4,8 @@
 
 `DIR/img_align_celeba/000001.jpg` ... are 178x218 JPEGs; beside the folder lie the five annotation files. Image number i
 depends on the seed and on i alone, whatever the number of images or workers. This file owns the folder and the worker
-processes; who is drawn is imagined by `data_prep.face_traits`, the faces are drawn by `data_prep.face_drawing`, and
-`data_prep.face_annotations` says what is true of them.
+processes; who is drawn is imagined by `data_prep.faces.traits`, the faces are drawn by `data_prep.faces.drawing`, and
+`data_prep.faces.annotations` says what is true of them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_prep.command_line import usable_cores
-from data_prep.face_annotations import FaceRecord, describe, file_name, split_bounds, write_annotations
-from data_prep.face_drawing import draw_portrait
-from data_prep.face_traits import imagine_portrait
-from dcgan_dist.errors import UserError, exit_cleanly
-from dcgan_dist.files import sync_folder, temporary_name, write_text
+from data_prep.faces.annotations import FaceRecord, describe, file_name, split_bounds, write_annotations
+from data_prep.faces.drawing import draw_portrait
+from data_prep.faces.traits import imagine_portrait
+from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.base.files import sync_folder, temporary_name, write_text
 
 IMAGES_FOLDER = "img_align_celeba"
 RECORD_FILE = "synthetic.json"

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.command_line import positive, progress, usable_cores
+from dcgan_dist.base.errors import UserError, exit_cleanly
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import Sample
-from dcgan_dist.errors import UserError, exit_cleanly
 
 
 def shard_problems(folder: Path, decode: bool, shard: Shard) -> list[str]:

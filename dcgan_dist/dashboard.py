@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.config import TrackConfig
-from dcgan_dist.errors import UserError, exit_cleanly
-from dcgan_dist.waiting import told_if_long
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import LinePlot

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcgan_dist.arguments import add_checkpoint, add_seed, parse_once, whole_number
+from dcgan_dist.base.launcher import end_with_launcher
+from dcgan_dist.command_line.arguments import add_checkpoint, add_seed, parse_once, whole_number
 from dcgan_dist.distributed.leaving import exit_as_rank
-from dcgan_dist.launcher import end_with_launcher
 
 if TYPE_CHECKING:
-    from dcgan_dist.evaluating import Request
+    from dcgan_dist.metrics.evaluate_checkpoint import Request
 
 METRICS = ("swd", "ms_ssim", "fid", "kid")
 
@@ -35,7 +35,7 @@ def main() -> int:
     end_with_launcher()
     arguments = parse_once(build_parser())
     # torch takes seconds to import; --help and a typing error should not wait
-    from dcgan_dist.evaluating import Request, evaluate
+    from dcgan_dist.metrics.evaluate_checkpoint import Request, evaluate
 
     return evaluate(_request(arguments, Request))
 

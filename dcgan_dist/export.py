@@ -6,8 +6,8 @@ import argparse
 import signal
 from pathlib import Path
 
-from dcgan_dist.arguments import add_checkpoint
-from dcgan_dist.errors import exit_cleanly
+from dcgan_dist.base.errors import exit_cleanly
+from dcgan_dist.command_line.arguments import add_checkpoint
 
 FORMATS = ("safetensors", "onnx", "torch")
 DESCRIPTION = """Writes the generator of a checkpoint into files that others can use, and a model card beside them.

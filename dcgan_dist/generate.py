@@ -11,10 +11,10 @@ import math
 import signal
 from pathlib import Path
 
-from dcgan_dist.arguments import add_checkpoint, add_seed, parse_once, whole_number
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.launcher import end_with_launcher
+from dcgan_dist.command_line.arguments import add_checkpoint, add_seed, parse_once, whole_number
 from dcgan_dist.distributed.leaving import exit_as_rank
-from dcgan_dist.errors import UserError
-from dcgan_dist.launcher import end_with_launcher
 
 MOST_IMAGES_ON_A_GRID = 10_000
 MOST_ROWS = 64

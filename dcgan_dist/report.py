@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dcgan_dist.errors import UserError, exit_cleanly
+from dcgan_dist.base.errors import UserError, exit_cleanly
 
 DESCRIPTION = """Shows a run, or several side by side, on one page that needs no network and nothing beside it.
 

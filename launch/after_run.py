@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dcgan_dist.errors import UserError, exit_cleanly
-from dcgan_dist.files import write_text
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.base.files import write_text
+from dcgan_dist.run.folder import RunFolder
 from launch.before_run import newest_checkpoint, read_status
 
 DONE, FAILED, START_AGAIN = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h

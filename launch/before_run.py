@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dcgan_dist.checkpoint_names import images_in_name, newest_first
-from dcgan_dist.command_line import parse_arguments
-from dcgan_dist.errors import UserError, exit_cleanly
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.command_line.train_config import parse_arguments
+from dcgan_dist.run.checkpoint_names import images_in_name, newest_first
+from dcgan_dist.run.folder import RunFolder
 
 
 def read_status(folder: RunFolder) -> dict[str, Any]:

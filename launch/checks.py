@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import ParseResult, urlparse
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.errors import UserError
 from dcgan_dist.tracking.weights_and_biases import choose_mode
 
 Status = Literal["ok", "warn", "fail"]

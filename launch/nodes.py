@@ -13,9 +13,9 @@ from torch.distributed import DistNetworkError, DistStoreError, run
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
+from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.meeting import port_in_use, why_no_server
-from dcgan_dist.errors import RunFailed, UserError
-from dcgan_dist.waiting import told_if_long
 
 CANNOT_MEET = (RendezvousError, DistNetworkError, DistStoreError)
 JOIN_SECONDS = 600  # torch's default

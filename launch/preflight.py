@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.leaving import exit_as_rank
-from dcgan_dist.errors import UserError
 from launch.checks import (
     Check,
     check_cpus,

@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 
-from dcgan_dist.errors import UserError
+from dcgan_dist.base.errors import UserError
 from launch.after_run import GAVE_UP, LOST_A_NODE, STOPPED_BY
 from launch.nodes import CANNOT_MEET, Nodes
 from launch.rank import NOTE_OF_A_MISTAKE, USAGE_ERROR

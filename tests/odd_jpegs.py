@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_prep.celeba_images import DamagedImage, SourceImage
-from data_prep.shard_writer import Task, read_checked
+from data_prep.packing.shard_writer import Task, read_checked
+from data_prep.sources.celeba_images import DamagedImage, SourceImage
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards

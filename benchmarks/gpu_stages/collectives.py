@@ -18,7 +18,7 @@ from benchmarks.gpu_stages.steps import Contender
 from benchmarks.ours import Ours
 from dcgan_dist.config import TrainSection
 from dcgan_dist.distributed.world import World
-from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate
+from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate
 
 BATCHES = {"cuda": (128, 1024), "cpu": (8,)}
 

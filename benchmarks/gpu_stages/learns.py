@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from benchmarks.gpu_check import ROOT, Options
-from dcgan_dist.run_watch import spread
-from dcgan_dist.sampling import BORDER
+from dcgan_dist.base.grid import BORDER
+from dcgan_dist.training.watch import spread
 
 SHORT = {
     "data.image_size": 32,

@@ -24,7 +24,7 @@ from benchmarks.plain_ways import Examples, Plain, Tutorial
 from dcgan_dist.config import TrainSection
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
 from dcgan_dist.distributed.world import World
-from dcgan_dist.engine import STEPS_BEFORE_CAPTURE
+from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE
 
 BATCHES = {"cuda": (128, 1024), "cpu": (8,)}
 ROUNDS, TURN_SECONDS = 5, 0.15

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
@@ -23,9 +24,8 @@ from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.distributed.host import free_host_memory
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
-from dcgan_dist.host import free_host_memory
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dcgan_dist.counter_random import stream_seed, words
+from dcgan_dist.base.counter_random import stream_seed, words
 
 
 def share(global_batch: int, rank: int, ranks: int) -> tuple[int, int]:

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dcgan_dist.errors import UserError
-from dcgan_dist.files import write_text
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.files import write_text
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from dcgan_dist.base.errors import RunFailed
+from dcgan_dist.base.waiting import PATIENCE_SECONDS, waiting_line
 from dcgan_dist.distributed.leaving import leave_reason
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import RunFailed
-from dcgan_dist.waiting import PATIENCE_SECONDS, waiting_line
 
 START_TIMEOUT_SECONDS = 600.0  # the first step may have to compile; ranks that wait give up after CONNECT_TIMEOUT
 CULPRIT_FIRST_SECONDS = 5.0  # torchrun reports the rank that ends first, so ranks that only wait end later

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from dcgan_dist.errors import RunFailed, UserError, exit_cleanly
-from dcgan_dist.launcher import speaks_for_node
+from dcgan_dist.base.errors import RunFailed, UserError, exit_cleanly
+from dcgan_dist.base.launcher import speaks_for_node
 
 if TYPE_CHECKING:
     from dcgan_dist.distributed.world import World

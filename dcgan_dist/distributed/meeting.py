@@ -12,9 +12,9 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from dcgan_dist.errors import RunFailed, UserError
-from dcgan_dist.launcher import speaks_for_node, started_by_torchrun
-from dcgan_dist.waiting import told_if_long
+from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.launcher import speaks_for_node, started_by_torchrun
+from dcgan_dist.base.waiting import told_if_long
 
 LEFT_OVER = "if no other ranks were started: unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"
 POLL_SECONDS = 0.1

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dcgan_dist.base.errors import RunFailed
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import RunFailed
 
 
 def checksum(network: nn.Module) -> str:

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dcgan_dist.base.errors import Interrupted, UserError
+from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.meeting import Meeting, number_of, rank_and_size
-from dcgan_dist.errors import Interrupted, UserError
-from dcgan_dist.waiting import told_if_long
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
 

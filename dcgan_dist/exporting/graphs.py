@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.files import atomic_write
+from dcgan_dist.base.files import atomic_write
 
 EXAMPLE_BATCH = 4  # of the latents that a graph is traced with; any but 0 and 1, which are taken for constants
 

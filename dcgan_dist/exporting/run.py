@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcgan_dist.counter_random import normal
-from dcgan_dist.errors import RunFailed, UserError
+from dcgan_dist.base.counter_random import normal
+from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.files import sync_folder, temporary_name
 from dcgan_dist.exporting.card import write_card
 from dcgan_dist.exporting.graphs import run_onnx, run_torch_export, save_onnx, save_torch_export
 from dcgan_dist.exporting.weights import load, save_weights
-from dcgan_dist.files import sync_folder, temporary_name
 from dcgan_dist.gan.generator import Generator
-from dcgan_dist.trained import Trained, load_trained
+from dcgan_dist.run.trained import Trained, load_trained
 
 LARGEST_DIFFERENCE = 1e-4  # in images of [-1, 1]; a step of 8-bit pixels is 8e-3
 CHECKED_BATCHES = (1, 64)

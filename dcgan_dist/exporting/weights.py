@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcgan_dist.errors import UserError
-from dcgan_dist.files import atomic_write
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.files import atomic_write
 from dcgan_dist.gan.generator import Generator
 
 

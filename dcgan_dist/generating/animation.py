@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dcgan_dist.errors import UserError
-from dcgan_dist.files import atomic_write
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.files import atomic_write
+from dcgan_dist.base.grid import lay_out
 from dcgan_dist.generating.figures import enlarged, enlargement
 from dcgan_dist.generating.outputs import Write
-from dcgan_dist.sampling import lay_out
 
 FRAMES_PER_SECOND = 20  # a GIF counts hundredths of a second
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.shard_format import Manifest, ShardError, index_name
 from dcgan_dist.data.shard_index import read_index
-from dcgan_dist.errors import UserError
 
 
 def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: int) -> Tensor:

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dcgan_dist.counter_random import stream_seed
-from dcgan_dist.errors import UserError
+from dcgan_dist.base.counter_random import stream_seed
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.data.dataset import Data
 from dcgan_dist.generating.annotations import attribute_labels
 from dcgan_dist.generating.figures import Sheet
 from dcgan_dist.generating.latents import Latents, listed, noise_around, picked
 from dcgan_dist.generating.probe import Probe, balanced_accuracy, fit_probe
 from dcgan_dist.generating.studio import Studio
-from dcgan_dist.prepare import Data
 
 Groups = tuple[list[int], list[int], list[int]]
 """Numbers of the images whose mean latents A, B and C make A - B + C."""

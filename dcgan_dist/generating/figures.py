@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dcgan_dist.files import atomic_write
+from dcgan_dist.base.files import atomic_write
 
 WANTED_TILE = 96
 GAP, CAPTION, MARGIN = 4, 22, 8

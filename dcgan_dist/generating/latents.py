@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dcgan_dist.counter_random import normal, words
+from dcgan_dist.base.counter_random import normal, words
 
 Latents = Callable[[int, int], Tensor]
 """(first, count) to the latents at positions `first` to `first + count - 1`: [count, latent_size]."""

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dcgan_dist.data.dataset import Data
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.figures import Sheet
 from dcgan_dist.generating.latents import Latents
 from dcgan_dist.generating.studio import Studio
-from dcgan_dist.prepare import Data
 
 SHOWN_ROWS, SHOWN_NEIGHBOURS = 10, 4
 MEASURES = ("pixels", "features")

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.files import atomic_write, sync_folder, temporary_name
+from dcgan_dist.base.grid import save_grid
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
-from dcgan_dist.files import atomic_write, sync_folder, temporary_name
-from dcgan_dist.sampling import save_grid
 
 Write = Callable[[Tensor], object]
 """Takes the next images, uint8 [n, 3, size, size] on the CPU."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.data.dataset import Data
+from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
 from dcgan_dist.generating.arithmetic import groups_with_attribute, parse_groups, save_arithmetic
-from dcgan_dist.generating.chunks import Workforce
 from dcgan_dist.generating.images import save_images, save_walks
 from dcgan_dist.generating.latents import Latents, independent
 from dcgan_dist.generating.neighbours import save_neighbours
 from dcgan_dist.generating.outputs import prepare_place
 from dcgan_dist.generating.studio import Studio
-from dcgan_dist.host import keep_freed_memory, take_share_of_cores
-from dcgan_dist.prepare import Data
-from dcgan_dist.trained import load_on_every_rank
+from dcgan_dist.run.trained import load_on_every_rank
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.data.dataset import Data, open_data
+from dcgan_dist.distributed.chunks import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
-from dcgan_dist.generating.chunks import CHUNK, Workforce
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.latents import Latents
-from dcgan_dist.prepare import Data, open_data
+from dcgan_dist.run.trained import Trained
 from dcgan_dist.tracking.console import progress_bar
-from dcgan_dist.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Studio:
                 f"{config.data.shards}: the images it was trained on are not there; say where: --shards DIR"
             )
         config = replace(config, data=replace(config.data, shards=str(shards or config.data.shards), decoder="auto"))
-        data = open_data(config, self.world, cores)
+        data = open_data(config.data, self.world, cores)
         with self.world.together():
             data.shards.verify(self.world.rank, self.world.size)
         if self.world.is_main and data.manifest.fingerprint != self.trained.contents["dataset_fingerprint"]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dcgan_dist.base.files import atomic_write
 from dcgan_dist.distributed.world import World
-from dcgan_dist.files import atomic_write
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import PixelSource, decoder_name
 from dcgan_dist.data.shard_format import Manifest
-from dcgan_dist.errors import UserError
-from dcgan_dist.generating.chunks import Workforce
+from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.metrics import inception, ms_ssim, sliced_wasserstein
 from dcgan_dist.metrics.cache import RealCache
 from dcgan_dist.metrics.image_sets import Draw, Report, drawn_images, random_order, real_images

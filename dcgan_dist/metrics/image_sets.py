@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dcgan_dist.counter_random import normal, stream_seed
+from dcgan_dist.base.counter_random import normal, stream_seed
 from dcgan_dist.data.loader import PixelSource
-from dcgan_dist.generating.chunks import CHUNK, Workforce
+from dcgan_dist.distributed.chunks import CHUNK, Workforce
 
 Input = TypeVar("Input")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.counter_random import stream_seed
-from dcgan_dist.errors import UserError
-from dcgan_dist.generating.chunks import CHUNK, Workforce
+from dcgan_dist.base.counter_random import stream_seed
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.waiting import told_if_long
+from dcgan_dist.distributed.chunks import CHUNK, Workforce
 from dcgan_dist.metrics.image_sets import Report, gathered
-from dcgan_dist.waiting import told_if_long
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}"

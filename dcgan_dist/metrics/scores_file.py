@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dcgan_dist import __version__
-from dcgan_dist.errors import UserError
-from dcgan_dist.json_lines import append_row, keep_rows, read_rows
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.json_lines import append_row, keep_rows, read_rows
 from dcgan_dist.metrics.protocol import Protocol, differences
 
 ScoreRow = dict[str, Any]

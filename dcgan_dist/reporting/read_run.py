@@ -11,10 +11,10 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.json_lines import read_rows
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.errors import UserError
-from dcgan_dist.json_lines import read_rows
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.run.folder import RunFolder
 
 Row = dict[str, Any]
 

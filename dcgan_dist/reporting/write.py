@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from dcgan_dist.files import atomic_write, write_text
+from dcgan_dist.base.files import atomic_write, write_text
 from dcgan_dist.reporting.page import render_page
 from dcgan_dist.reporting.read_run import RunRecord, read_run
 from dcgan_dist.reporting.summary_picture import draw_summary
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
 

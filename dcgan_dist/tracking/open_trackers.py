@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from dcgan_dist.base.json_lines import read_rows
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.json_lines import read_rows
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
 from dcgan_dist.tracking.wandb_service import forget_failed_start, service_url, why_unreachable

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from dcgan_dist.stage_clock import StageClock
+from dcgan_dist.base.stage_clock import StageClock
 
 
 class Throughput:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Protocol
 
-from dcgan_dist.files import write_text
+from dcgan_dist.base.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dcgan_dist.base.files import write_text
+from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.config import TrackConfig
-from dcgan_dist.files import write_text
 from dcgan_dist.tracking.tracker import Row
-from dcgan_dist.waiting import told_if_long
 
 log = logging.getLogger(__name__)
 

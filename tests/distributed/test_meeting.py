@@ -13,9 +13,9 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.distributed.meeting import Meeting
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import RunFailed, UserError
 from tests.running import Finished, free_port, run_command, started, train_command, user_errors
 
 CLOCK = r"\d\d:\d\d:\d\d"

@@ -12,10 +12,10 @@ import time
 
 import torch
 
+from dcgan_dist.base.errors import RunFailed
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.leaving import exit_as_rank, leave_after_the_culprit, leave_out_of_memory
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import RunFailed
 
 LATE_SECONDS = 12.0
 

@@ -17,22 +17,22 @@ import numpy as np
 import torch
 import yaml
 
-from dcgan_dist.checkpoint import read_verified
-from dcgan_dist.command_line import parse_arguments, write_yaml
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.command_line.config_problems import problems_of
+from dcgan_dist.command_line.train_config import parse_arguments, write_yaml
+from dcgan_dist.command_line.yaml_settings import read_settings
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.config_problems import problems_of
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import MANIFEST_NAME, Manifest, index_name, read_manifest
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.prepare import Plan, restore
-from dcgan_dist.recorder import FIGURE_NAMES
-from dcgan_dist.resume import check_contents, check_identity, choose_global_batch
-from dcgan_dist.stability import StabilityWatch
-from dcgan_dist.state import TrainState
-from dcgan_dist.yaml_settings import read_settings
+from dcgan_dist.run.checkpoint import read_verified
+from dcgan_dist.training.plan import Plan, restore
+from dcgan_dist.training.recorder import FIGURE_NAMES
+from dcgan_dist.training.resume import check_contents, check_identity, choose_global_batch
+from dcgan_dist.training.stability import StabilityWatch
+from dcgan_dist.training.state import TrainState
 from tests.faults.lab import GLOBAL_BATCH, Lab
 from tests.running import assert_same_tensors, checkpoints, load_checkpoint
 

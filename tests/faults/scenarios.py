@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from dcgan_dist.checkpoint import read_verified
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.world import World
+from dcgan_dist.run.checkpoint import read_verified
 from tests.faults.lab import (
     CHECKPOINT_EVERY,
     GLOBAL_BATCH,

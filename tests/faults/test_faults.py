@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcgan_dist.checkpoint import REQUIRED, Checkpointer
 from dcgan_dist.distributed.world import World
+from dcgan_dist.run.checkpoint import REQUIRED, Checkpointer
 from tests.faults.lab import Lab, standalone, static
 from tests.faults.scenarios import (
     change_manifest,
@@ -101,7 +101,7 @@ def test_a_disk_that_hangs_costs_checkpoints_and_not_the_training(
 ) -> None:
     works_again = threading.Event()
     monkeypatch.setattr("os.fsync", lambda handle: works_again.wait(60))
-    monkeypatch.setattr("dcgan_dist.checkpoint.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("dcgan_dist.run.checkpoint.PATIENCE_SECONDS", 0.1)
     checkpointer = Checkpointer(tmp_path, 3, 0, World(0, 1, 0, 1, torch.device("cpu")))
     for images_seen in (100, 200):
         checkpointer.save_in_background({**dict.fromkeys(REQUIRED), "images_seen": images_seen})

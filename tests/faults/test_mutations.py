@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.errors import UserError
 from tests.faults.lab import Lab
 from tests.faults.mutations import Sample, mutate_and_read
 

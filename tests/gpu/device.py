@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.distributed import world
 from dcgan_dist.distributed.world import World
 
@@ -36,7 +36,7 @@ SMALL = (
 
 def train(shards: Path, folder: Path, *settings: object) -> Path:
     """Trains in this process, which saves the seconds of a start; the run folder."""
-    from dcgan_dist import assemble
+    from dcgan_dist.training import assemble
 
     words = ["--data.shards", str(shards), "--run.dir", str(folder), *map(str, settings)]
     assert assemble.run(parse_arguments(words)) == 0

@@ -17,11 +17,11 @@ from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
-from dcgan_dist.run_watch import spread
-from dcgan_dist.sampling import copy_to_host
-from dcgan_dist.state import TrainState, initial_state
+from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
+from dcgan_dist.training.samples import copy_to_host
+from dcgan_dist.training.state import TrainState, initial_state
+from dcgan_dist.training.watch import spread
 from launch import probes
 from tests.gpu.device import ALONE, DEVICE, needs_gpu
 

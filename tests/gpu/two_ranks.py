@@ -18,10 +18,10 @@ from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.world import World
-from dcgan_dist.engine import open_update
 from dcgan_dist.gan.precision import Precision, PrecisionName
-from dcgan_dist.sampling import FixedLatentSampler
-from dcgan_dist.state import TrainState, initial_state
+from dcgan_dist.training.engine import open_update
+from dcgan_dist.training.samples import FixedLatentSampler
+from dcgan_dist.training.state import TrainState, initial_state
 
 PRECISIONS: dict[PrecisionName, int] = {"fp64": 12, "fp32": 4, "bf16": 4, "fp16": 4}
 """Steps in each: rounding grows a thousandfold in a dozen of them."""

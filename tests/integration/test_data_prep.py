@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_dist.errors import UserError
+from dcgan_dist.base.errors import UserError
 
 NUM_IMAGES = 61
 ATTRIBUTES = ("5_o_Clock_Shadow", "Eyeglasses", "Smiling")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from dcgan_dist import evaluating
-from dcgan_dist.errors import RunFailed, UserError
+from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.evaluate import _request, build_parser
+from dcgan_dist.metrics import evaluate_checkpoint as evaluating
 from tests.integration.conftest import EQUIVALENCE
 from tests.running import (
     Finished,

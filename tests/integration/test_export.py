@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from dcgan_dist.errors import RunFailed, UserError
+from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.json_lines import append_row
 from dcgan_dist.export import build_parser
 from dcgan_dist.exporting import load
 from dcgan_dist.exporting.run import largest_difference, run
 from dcgan_dist.exporting.weights import read_facts
-from dcgan_dist.json_lines import append_row
-from dcgan_dist.trained import load_trained
+from dcgan_dist.run.trained import load_trained
 from tests.running import run_command, run_module, user_errors
 
 LATENT_SIZE = 16

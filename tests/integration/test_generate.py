@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
 from dcgan_dist.generate import build_parser, check
 from dcgan_dist.generating.annotations import attribute_labels
-from dcgan_dist.generating.chunks import Workforce
 from dcgan_dist.generating.images import save_images, save_walks
 from dcgan_dist.generating.latents import independent
 from dcgan_dist.generating.neighbours import find_nearest
 from dcgan_dist.generating.run import run
 from dcgan_dist.generating.studio import Studio
-from dcgan_dist.trained import load_trained
+from dcgan_dist.run.trained import load_trained
 from tests.running import Finished, run_command, run_module, user_errors
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))

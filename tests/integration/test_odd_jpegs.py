@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.celeba_images import DamagedImage
-from data_prep.plain_jpeg import is_plain
+from data_prep.packing.plain_jpeg import is_plain
+from data_prep.sources.celeba_images import DamagedImage
 from dcgan_dist.data.image_header import is_readable
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest

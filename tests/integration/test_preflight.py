@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.distributed.world import World
 from launch import checks, disk, preflight, probes
 from tests.running import ROOT, SMALL, free_port, run_command, run_module, run_train, user_errors

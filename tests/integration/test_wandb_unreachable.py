@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from dcgan_dist.config import RunConfig, TrackConfig, TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.tracking.open_trackers import open_trackers
 
 logging.basicConfig(format="%(message)s", level=logging.INFO)

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from dcgan_dist.checkpoint import FORMAT_VERSION, REQUIRED, Checkpointer, read_verified
-from dcgan_dist.checkpoint_names import checkpoint_name
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.run_folder import RunFolder
-from dcgan_dist.state import initial_state
-from dcgan_dist.trained import load_trained
+from dcgan_dist.run.checkpoint import FORMAT_VERSION, REQUIRED, Checkpointer, read_verified
+from dcgan_dist.run.checkpoint_names import checkpoint_name
+from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.run.trained import load_trained
+from dcgan_dist.training.state import initial_state
 from launch.before_run import newest_checkpoint
 from tests.running import assert_same_tensors, load_checkpoint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator

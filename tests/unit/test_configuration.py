@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dcgan_dist.command_line import build_parser, parse_arguments, write_yaml
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.command_line.train_config import build_parser, parse_arguments, write_yaml
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.errors import UserError
 from tests.running import ROOT, Finished, run_module, user_errors
 
 

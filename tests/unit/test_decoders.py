@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import Crop, DataConfig
 from dcgan_dist.data.crop import crop_box, needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
@@ -22,7 +23,6 @@ from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, ope
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import ShardError, read_manifest
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
 from tests.shard_folders import jpeg, write_shards
 
 CPU = torch.device("cpu")

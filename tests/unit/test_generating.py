@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig, TrainConfig
+from dcgan_dist.distributed.chunks import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.generating import arithmetic
 from dcgan_dist.generating.arithmetic import CASES, groups_with_attribute, parse_groups, pick_cases, save_arithmetic
-from dcgan_dist.generating.chunks import CHUNK, Workforce
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.latents import (
     frames_of_loops,
@@ -36,7 +36,7 @@ from dcgan_dist.generating.latents import (
 from dcgan_dist.generating.outputs import npz_file, png_folder, save
 from dcgan_dist.generating.probe import balanced_accuracy, fit_probe
 from dcgan_dist.generating.studio import Studio
-from dcgan_dist.trained import Trained
+from dcgan_dist.run.trained import Trained
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 

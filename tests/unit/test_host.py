@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.errors import UserError
-from dcgan_dist.host import _free_in_control_groups, free_host_memory
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.distributed.host import _free_in_control_groups, free_host_memory
+from dcgan_dist.run.folder import RunFolder
 from tests.running import ROOT
 
 MIB = 2**20
 
 
 def test_a_folder_in_which_a_process_trains_is_refused_until_that_process_ends(tmp_path: Path) -> None:
-    program = "import sys, pathlib; from dcgan_dist.run_folder import RunFolder; "
+    program = "import sys, pathlib; from dcgan_dist.run.folder import RunFolder; "
     program += "RunFolder(pathlib.Path(sys.argv[1])).create('run: {}'); print('mine', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", program, tmp_path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE

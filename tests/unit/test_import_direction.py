@@ -5,64 +5,52 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.running import ROOT
 
-# From the bottom up; a part may import from its own layer and those below. A name stands for all that is in it unless
-# a longer one is listed too.
-LAYERS = (
-    (
-        *("errors", "files", "json_lines", "config", "config_problems", "counter_random", "launcher", "arguments"),
-        "waiting",
-        "checkpoint_names",
-        *("events", "stability", "stage_clock", "data.shard_format", "data.shard_index"),
-    ),
-    ("gan",),
-    ("distributed", "data.sample_order", "data.crop", "command_line", "yaml_settings"),
-    ("state", "data", "checkpoint", "sampling", "tracking", "stop", "run_folder", "resume", "host", "calibration"),
-    ("environment", "reporting"),
-    ("trained", "metrics", "engine", "generating.chunks", "run_watch"),
-    ("quality",),
-    ("recorder", "loop"),
-    ("prepare", "rollback"),
-    ("assemble", "generating", "evaluating", "exporting"),
+# The rooms of the house from the ground up, each a folder; at the root lie the settings and the commands alone. A room
+# uses those on the floors below it, and no other on its own.
+FLOORS = (
+    ("base",),
+    ("config",),
+    ("gan", "command_line"),
+    ("distributed",),
+    ("data",),
+    ("run",),
+    ("tracking",),
+    ("reporting", "metrics"),
+    ("training", "generating"),
+    ("exporting",),
     ("train", "generate", "evaluate", "export", "report", "dashboard"),
 )
 
-# Parts that may import no more of the package than this.
+# Who may import no more of the project than this.
 NARROW = {
-    "dcgan_dist.errors": (),
-    "dcgan_dist.files": (),
+    "dcgan_dist.base": ("dcgan_dist.base",),
     "dcgan_dist.config": (),
-    "dcgan_dist.counter_random": (),
-    "dcgan_dist.data.shard_format": ("dcgan_dist.errors", "dcgan_dist.files", "dcgan_dist.data.shard_index"),
-    "dcgan_dist.data.shard_index": ("dcgan_dist.errors", "dcgan_dist.files", "dcgan_dist.data.shard_format"),
-    "dcgan_dist.gan": ("dcgan_dist.gan", "dcgan_dist.counter_random"),
-    "dcgan_dist.distributed": (
-        *("dcgan_dist.distributed", "dcgan_dist.gan.fast"),
-        *("dcgan_dist.errors", "dcgan_dist.launcher", "dcgan_dist.waiting"),
+    "dcgan_dist.gan": ("dcgan_dist.gan", "dcgan_dist.base.counter_random"),
+    "dcgan_dist.distributed": ("dcgan_dist.distributed", "dcgan_dist.gan.fast", "dcgan_dist.base"),
+    "dcgan_dist.generating": (
+        *("dcgan_dist.base", "dcgan_dist.data", "dcgan_dist.distributed", "dcgan_dist.gan", "dcgan_dist.run"),
+        *("dcgan_dist.tracking.console", "dcgan_dist.generating"),
     ),
-    "data_prep": (
-        *("dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
-        *("dcgan_dist.errors", "dcgan_dist.files", "data_prep"),
+    "data_prep": (*("dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index", "dcgan_dist.base", "data_prep"),),
+    "data_prep.faces": ("dcgan_dist.base", "data_prep.faces"),
+    "data_prep.sources": ("dcgan_dist.base", "data_prep.sources"),
+    "data_prep.packing": (
+        *("dcgan_dist.base", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
+        *("data_prep.packing", "data_prep.sources"),
     ),
 }
 
 STANDARD_LIBRARY_ONLY = (
-    "stage_clock",
-    "waiting",
-    "launcher",
-    "errors",
-    "files",
-    "json_lines",
     "config",
-    "data.image_header",
-    "data.shard_format",
-    "data.shard_index",
+    *(f"base.{name}" for name in ("errors", "files", "json_lines", "launcher", "stage_clock", "waiting")),
+    *(f"data.{name}" for name in ("image_header", "shard_format", "shard_index")),
 )
 
 
@@ -115,12 +103,15 @@ def is_within(name: str, parts: tuple[str, ...]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-def layer_of(module: str) -> int:
-    """The layer whose name fits best."""
-    inside = module.removeprefix("dcgan_dist.")
-    fits = [(len(part), number) for number, parts in enumerate(LAYERS) for part in parts if is_within(inside, (part,))]
-    assert fits, f"{module} stands in no layer; give it one here"
-    return max(fits)[1]
+def room_of(module: str) -> str:
+    """The room that a module of the package lies in: the folder's name, or its own at the root."""
+    return module.split(".")[1]
+
+
+def floor_of(room: str) -> int:
+    (floor,) = [number for number, rooms in enumerate(FLOORS) if room in rooms] or [None]
+    assert floor is not None, f"{room} stands on no floor; give it one here"
+    return floor
 
 
 def trainer_modules() -> list[str]:
@@ -128,10 +119,17 @@ def trainer_modules() -> list[str]:
 
 
 @pytest.mark.parametrize("module", trainer_modules())
-def test_a_part_imports_only_its_own_layer_and_those_below(module: str) -> None:
+def test_a_room_uses_only_those_on_the_floors_below(module: str) -> None:
     for imported in imports(MODULES[module]):
-        if imported.startswith("dcgan_dist.") and imported in trainer_modules():
-            assert layer_of(imported) <= layer_of(module), f"{module} imports {imported} from above"
+        if imported in trainer_modules() and room_of(imported) != room_of(module):
+            below = floor_of(room_of(imported)) < floor_of(room_of(module))
+            assert below, f"{module} imports {imported}, which is not on a floor below"
+
+
+def test_at_the_root_lie_the_settings_and_the_commands_alone() -> None:
+    at_the_root = {path.stem for path in (ROOT / "dcgan_dist").glob("*.py")} - {"__init__"}
+    assert at_the_root == {"config", *FLOORS[-1]}
+    assert len(at_the_root) <= 8
 
 
 @pytest.mark.parametrize("part", NARROW)
@@ -176,14 +174,32 @@ def test_the_trainer_imports_neither_data_preparation_nor_launcher() -> None:
             assert not is_within(imported, ("data_prep", "launch")), (module, imported)
 
 
-def test_no_module_needs_itself() -> None:
-    graph = {module: {name for name in imports(path) if name in MODULES} for module, path in MODULES.items()}
+def folder_of(module: str) -> str:
+    return ".".join(MODULES[module].parent.relative_to(ROOT).parts)
+
+
+def between_modules() -> dict[str, set[str]]:
+    return {module: {name for name in imports(path) if name in MODULES} for module, path in MODULES.items()}
+
+
+def between_folders() -> dict[str, set[str]]:
+    """Which folders import from which; the root's own modules, commands and settings, each count by themselves."""
+    graph: dict[str, set[str]] = {}
+    for module, needed in between_modules().items():
+        name, *others = (folder_of(one) if folder_of(one) not in OURS else one for one in (module, *sorted(needed)))
+        graph.setdefault(name, set()).update(other for other in others if other != name)
+    return graph
+
+
+@pytest.mark.parametrize("arrows", [between_modules, between_folders])
+def test_nothing_needs_itself(arrows: Callable[[], dict[str, set[str]]]) -> None:
+    graph = arrows()
     done: set[str] = set()
 
     def visit(module: str, above: tuple[str, ...]) -> None:
         assert module not in above, " -> ".join((*above[above.index(module) :], module))
         if module not in done:
-            for imported in graph[module]:
+            for imported in graph.get(module, ()):
                 visit(imported, (*above, module))
             done.add(module)
 
@@ -200,7 +216,7 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
 
 def test_what_a_rank_imports_leaves_out_what_takes_as_long_as_torch() -> None:
     slow = ("torchvision", "torch._dynamo", "triton", "matplotlib", "wandb", "nvidia.dali", "tensorboard")
-    program = f"import sys, dcgan_dist.assemble; print(*[name for name in {slow} if name in sys.modules])"
+    program = f"import sys, dcgan_dist.training.assemble; print(*[name for name in {slow} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist import evaluating
+from dcgan_dist.base.counter_random import normal
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig
-from dcgan_dist.counter_random import normal
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
-from dcgan_dist.generating.chunks import Workforce
+from dcgan_dist.metrics import evaluate_checkpoint as evaluating
 from dcgan_dist.metrics import evaluation, inception
 from dcgan_dist.metrics.cache import RealCache
 from dcgan_dist.metrics.evaluation import Evaluator, assert_installed

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcgan_dist.calibration import calibrate_batch_norm
-from dcgan_dist.counter_random import normal
+from dcgan_dist.base.counter_random import normal
+from dcgan_dist.base.grid import lay_out
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.ema import update_average
@@ -21,7 +21,7 @@ from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.losses import discriminator_loss, generator_loss
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.gan.step import GanStep, to_pixels, to_signed_unit
-from dcgan_dist.sampling import lay_out
+from dcgan_dist.training.calibration import calibrate_batch_norm
 
 CPU = torch.device("cpu")
 LATENT, BASE, BATCH = 10, 4, 6

@@ -15,15 +15,15 @@ import pytest
 import yaml
 from PIL import Image, ImageColor
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.errors import UserError
 from dcgan_dist.reporting.charts import MOST_POINTS, Chart, Curve, charts_of_run, charts_of_runs, points_of
 from dcgan_dist.reporting.facts import changed_settings, differing_settings, duration, facts_of, score_table
 from dcgan_dist.reporting.page import render_page
 from dcgan_dist.reporting.plot import HEIGHT, WIDTH, lay_out, short, ticks
 from dcgan_dist.reporting.read_run import read_run
 from dcgan_dist.reporting.summary_picture import ALARM, draw_summary
-from dcgan_dist.run_folder import RunFolder, Status
+from dcgan_dist.run.folder import RunFolder, Status
 
 Rows = list[dict[str, Any]]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist import run_folder, stop
-from dcgan_dist.errors import UserError
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.run import folder as run_folder
+from dcgan_dist.run import stop
+from dcgan_dist.run.folder import RunFolder
 
 
 @pytest.mark.parametrize("variable", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from dcgan_dist.checkpoint import REQUIRED, Checkpointer
-from dcgan_dist.command_line import parse_arguments
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.config import DataConfig, RunConfig, TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import UserError
-from dcgan_dist.resume import IDENTITY, SHAPES, check_identity, choose_global_batch, find_checkpoint
+from dcgan_dist.run.checkpoint import REQUIRED, Checkpointer
+from dcgan_dist.training.resume import IDENTITY, SHAPES, check_identity, choose_global_batch, find_checkpoint
 
 CONFIG = TrainConfig()
 CPU = torch.device("cpu")

@@ -9,12 +9,12 @@ from itertools import islice
 import pytest
 import torch
 
+from dcgan_dist.base.counter_random import STREAMS, normal, stream_seed, words
 from dcgan_dist.config import DataConfig
-from dcgan_dist.counter_random import STREAMS, normal, stream_seed, words
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.distributed.world import World
-from dcgan_dist.loop import Latents
+from dcgan_dist.training.loop import Latents
 
 CPU = torch.device("cpu")
 NUM_SAMPLES = 103

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dcgan_dist.stability import Sign, StabilityWatch, WatchRecord, lasting_signs
+from dcgan_dist.training.stability import Sign, StabilityWatch, WatchRecord, lasting_signs
 
 TOTAL, BATCH, EVERY, SIZE = 76_800, 64, 3200, 32  # as in the demo
 

@@ -8,7 +8,7 @@ import torch
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.state import initial_state
+from dcgan_dist.training.state import initial_state
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dcgan_dist.base.errors import Interrupted
 from dcgan_dist.distributed.world import World
-from dcgan_dist.errors import Interrupted
-from dcgan_dist.stop import SIGNALS, StopRequest
+from dcgan_dist.run.stop import SIGNALS, StopRequest
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 

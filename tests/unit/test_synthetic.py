@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from data_prep.face_annotations import ATTRIBUTES, split_bounds, true_attributes
-from data_prep.face_drawing import draw_portrait
-from data_prep.face_traits import Portrait, imagine_portrait
+from data_prep.faces.annotations import ATTRIBUTES, split_bounds, true_attributes
+from data_prep.faces.drawing import draw_portrait
+from data_prep.faces.traits import Portrait, imagine_portrait
 from data_prep.synthetic import write_faces
-from dcgan_dist.errors import UserError
+from dcgan_dist.base.errors import UserError
 
 NUM_IMAGES = 130  # Three tasks for the workers.
 EYES, MOUTH = (20, 90, 158, 130), (60, 138, 120, 176)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcgan_dist.waiting import told_if_long
+from dcgan_dist.base.waiting import told_if_long
 
 
 def test_a_long_wait_is_told_of_once_with_its_times_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dcgan_dist.config import RunConfig, TrackConfig, TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.run_folder import RunFolder
+from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.tracker import Row
 from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id

@@ -1,0 +1,137 @@
+"""The folder of shards: nobody else in it, nothing foreign in it, finished when its manifest is written."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.packing.plan import Plan, plan_digest
+from data_prep.packing.shard_writer import Record, extreme, fits_source, record_path
+from data_prep.sources.celeba import Source
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.data import shard_format
+from dcgan_dist.data.shard_format import Manifest, ShardError
+
+
+@contextlib.contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """Makes the folder if need be and keeps other preparations out while the block runs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be used as a folder ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out {out}: another preparation is writing there; wait for it to end") from None
+        except OSError:
+            pass  # a network file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def find_finished(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> Manifest | None:
+    """The manifest if the plan is carried out already; UserError if the folder holds something else."""
+    if (out / shard_format.MANIFEST_NAME).exists():
+        return _check_manifest(out, plan, source, skip_damaged)
+    foreign = [path.name for path in sorted(out.glob("*.tar")) if path.name not in plan.shards]
+    for tar_name in plan.shards:
+        record = Record.load(record_path(out, tar_name))
+        if record and record.digest != _digest(plan, tar_name):
+            foreign.append(tar_name)
+    if foreign:
+        raise UserError(
+            f"--out {out}: holds {foreign[0]} from an unfinished preparation with another source or other options; "
+            "give that command again to finish it, or choose another folder"
+        )
+    return None
+
+
+def _check_manifest(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> Manifest | None:
+    try:
+        manifest = shard_format.read_manifest(out)
+    except ShardError as error:
+        raise UserError(f"{error}, after removing this one, or choose another folder") from None
+    if different := _differences(manifest, plan):
+        raise UserError(f"--out {out}: holds other shards already ({different}); choose another folder")
+    try:
+        shard_format.check_sizes(out, manifest)
+    except ShardError as problem:
+        print(f"{problem}. Writing all shards again.", file=sys.stderr)
+        (out / shard_format.MANIFEST_NAME).unlink()
+        return None
+    if not all(fits_source(out, shard, source.images, plan.shard(shard.file)) for shard in manifest.shards):
+        raise UserError(f"--out {out}: holds shards of other images than those in {source.images.path}; choose another")
+    if manifest.skipped and not skip_damaged:
+        raise UserError(
+            f"--out {out}: was made without {damaged_images(manifest)}; remove it if they are repaired, or say "
+            "--skip-damaged again"
+        )
+    return manifest
+
+
+def damaged_images(manifest: Manifest) -> str:
+    """How many images were left out, and some of their names."""
+    skipped = manifest.skipped
+    named = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    return f"{len(skipped)} damaged image{'s' if len(skipped) > 1 else ''}: {named}"
+
+
+def _differences(manifest: Manifest, plan: Plan) -> str:
+    """What the shards were made from that is not what is asked for now; empty if nothing."""
+    compared = [
+        ("data set", manifest.dataset, plan.dataset),
+        ("--split", manifest.split, plan.split),
+        ("--seed", manifest.seed, plan.seed),
+    ]
+    different = [f"{name} {theirs}, not {ours}" for name, theirs, ours in compared if theirs != ours]
+    if not different and manifest.plan != plan_digest(_digest(plan, tar_name) for tar_name in plan.shards):
+        different = ["made from another --source, with another --samples-per-shard or by an older version"]
+    return ", ".join(different)
+
+
+def _digest(plan: Plan, tar_name: str) -> str:
+    planned = plan.shard(tar_name)
+    return planned.digest(planned.annotations())
+
+
+def make_ready(out: Path, plan: Plan) -> None:
+    """Refuses a folder that cannot be written to, and removes what a killed preparation left half-written."""
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: cannot be written to; choose another folder or change its permissions")
+    own = {shard_format.MANIFEST_NAME, *plan.shards, *map(shard_format.index_name, plan.shards)}
+    for path in out.glob(".*.tmp"):
+        if path.name[1:].rsplit(".", 2)[0] in own:  # see files.temporary_name
+            path.unlink(missing_ok=True)
+
+
+def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
+    """Writes the manifest, after which the records have served."""
+    manifest = Manifest(
+        dataset=plan.dataset,
+        split=plan.split,
+        seed=plan.seed,
+        samples=sum(record.shard.samples for record in records),
+        smallest_image=extreme(min, [record.smallest_image for record in records]),
+        largest_image=extreme(max, [record.largest_image for record in records]),
+        skipped=tuple(sorted(name for record in records for name in record.skipped)),
+        shards=tuple(record.shard for record in records),
+        plan=plan_digest(record.digest for record in records),
+    )
+    shard_format.write_manifest(out, manifest)
+    remove_records(out, plan)
+    return manifest
+
+
+def remove_records(out: Path, plan: Plan) -> None:
+    """Removes the records, also those that a crash left beside a manifest."""
+    for path in out.glob(".*.record"):
+        if path.name[1:].removesuffix(".record") in plan.shards:
+            path.unlink(missing_ok=True)

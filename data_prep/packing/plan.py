@@ -1,0 +1,149 @@
+"""Which image goes into which tar: a function of the source, the split, the seed and the shard size alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from data_prep.sources.annotations import ANNOTATION_FILES, SPLITS, Table, read_table
+from data_prep.sources.celeba import WHERE_TO_GET_IT, Source
+from data_prep.sources.celeba_images import ImageZip, SourceImage
+from dcgan_dist.base.errors import UserError
+
+
+class PlannedShard(NamedTuple):
+    """What goes into one tar."""
+
+    file: str
+    """Name of the tar."""
+    images: list[SourceImage]
+    """In the order of the tar."""
+    tables: list[Table]
+    """The annotations of these images."""
+    settings: str
+    """What was asked for."""
+
+    def annotations(self) -> list[bytes]:
+        """The JSON of each image, read from the annotation files. Raises UserError for a malformed row, and OSError."""
+        parts = [table.as_json() for table in self.tables]
+        return [
+            b'{"file":"%b",%b}' % (image.name.encode(), b",".join(values))
+            for image, *values in zip(self.images, *parts, strict=True)
+        ]
+
+    def digest(self, annotations: list[bytes]) -> str:
+        """Checksum of all this: the settings, and of every image the name and the annotations."""
+        return hashlib.sha256(b"\n".join([self.settings.encode(), *annotations])).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the bytes of the shards follow from."""
+
+    dataset: str
+    split: str
+    seed: int
+    samples_per_shard: int
+    names: list[str]
+    """All images of the source, sorted."""
+    in_zip: dict[str, SourceImage]
+    """Where they lie in a zip; empty for a folder."""
+    tables: list[Table]
+    """The annotations, each with a row for every one of the names."""
+    order: array[int]
+    """Which of the names are the split's, shuffled."""
+
+    @property
+    def samples(self) -> int:
+        """Images in all shards together."""
+        return len(self.order)
+
+    @cached_property
+    def shards(self) -> dict[str, slice]:
+        """For each tar its part of `order`."""
+        starts = range(0, self.samples, self.samples_per_shard)
+        return {
+            f"celeba-{self.split}-{number:06d}.tar": slice(start, start + self.samples_per_shard)
+            for number, start in enumerate(starts)
+        }
+
+    def shard(self, tar_name: str) -> PlannedShard:
+        """What goes into a tar."""
+        numbers = self.order[self.shards[tar_name]]
+        names = [self.names[number] for number in numbers]
+        images = [self.in_zip[name] for name in names] if self.in_zip else list(map(SourceImage, names))
+        settings = json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard])
+        return PlannedShard(tar_name, images, [table.only(numbers) for table in self.tables], settings)
+
+
+def plan_digest(shard_digests: Iterable[str]) -> str:
+    """Checksum of the whole plan, of those of its shards in their order."""
+    return hashlib.sha256("\n".join(shard_digests).encode()).hexdigest()
+
+
+def make_plan(source: Source, split: str, samples_per_shard: int, seed: int) -> Plan:
+    """Finds the annotations, chooses the split's images and shuffles them over the shards. Raises UserError."""
+    names, in_zip = source.list_images()
+    tables = _read_tables(source, split, names)
+    chosen = range(len(names)) if split == "all" else _numbers_of_split(tables, split, names)
+    generator = random.Random(seed)
+    order = sorted(chosen, key=lambda _: generator.random())  # not `shuffle`, which may change from version to version
+    return Plan(source.dataset, split, seed, samples_per_shard, names, in_zip, tables, array("I", order))
+
+
+def _read_tables(source: Source, split: str, names: list[str]) -> list[Table]:
+    """The tables that there are, each with a row for every image. Raises UserError."""
+    for part in ("attributes", "partition"):
+        if part not in source.annotation_files and not (part == "partition" and split == "all"):
+            inside = isinstance(source.images, ImageZip)
+            advice = "; if it is in that zip, as in Kaggle's, unpack it first" if inside else f". {WHERE_TO_GET_IT}"
+            raise UserError(f"{ANNOTATION_FILES[part]}.txt (or .csv) is missing beside {source.images.path}{advice}")
+    for part, stem in ANNOTATION_FILES.items():
+        if part not in source.annotation_files:
+            print(f"warning: there is no {stem}.txt (or .csv), so the shards go without {part}", file=sys.stderr)
+    tables = []
+    for part, path in source.annotation_files.items():
+        table, listed = read_table(part, path)
+        _check_complete(source, names, table, listed)
+        tables.append(table)
+    return tables
+
+
+def _check_complete(source: Source, names: list[str], table: Table, listed: list[str]) -> None:
+    """Every image needs a row in a table and every row an image; UserError counts and names what is missing."""
+    if listed == names:
+        return
+    if without_image := sorted(set(listed) - set(names)):
+        raise UserError(
+            f"{source.images.path}: {table.file.name} lists {len(listed)} images, and {len(without_image)} of "
+            f"them are missing, the first is {without_image[0]}; unpack or download the images again"
+        )
+    without_row = sorted(set(names) - set(listed))
+    raise UserError(
+        f"{table.file}: has no row for {len(without_row)} of the {len(names)} images in "
+        f"{source.images.path}, the first is {without_row[0]}; download it again"
+    )
+
+
+def _numbers_of_split(tables: list[Table], split: str, names: list[str]) -> array[int]:
+    """Which of the sorted names belong to the split."""
+    (partition,) = (table for table in tables if table.part == "partition")
+    numbers, found = array("I"), set()
+    for number, (_, *words) in enumerate(partition.rows()):
+        value = b" ".join(words).decode(errors="replace")
+        if value not in SPLITS:
+            raise UserError(f"{partition.file}: {names[number]} is in split {value!r}, expected 0, 1 or 2")
+        found.add(SPLITS[value])
+        if SPLITS[value] == split:
+            numbers.append(number)
+    if not numbers:
+        counted = ", ".join(sorted(found))
+        raise UserError(f"{partition.file}: no image belongs to the split {split!r} (there is: {counted})")
+    return numbers

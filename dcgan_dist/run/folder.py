@@ -1,0 +1,195 @@
+"""The folder of a run: where each file lies in it, and the status that says how the run stands."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.files import write_text
+from dcgan_dist.base.launcher import is_restart
+from dcgan_dist.base.waiting import waiting_line
+
+Status = Literal["running", "done", "preempted", "failed"]
+
+log = logging.getLogger(__name__)
+
+RESTART_PATIENCE_SECONDS = 180.0  # less than the 300 for which the other ranks wait meanwhile
+
+_held: dict[Path, BinaryIO] = {}  # locked until the process ends, however it ends
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder. Only rank 0 writes there."""
+
+    path: Path
+
+    @property
+    def stop_file(self) -> Path:
+        """A file that asks the run to stop."""
+        return self.path / "STOP"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """Every score with its protocol, one JSON object a line."""
+        return self.path / "scores.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Starts, stops, warnings and rollbacks, one JSON object a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `<images_seen>.pt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def real_grid(self) -> Path:
+        """The first images of the data, to compare the samples with."""
+        return self.path / "samples" / "real.png"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of the ranks' traces."""
+        return self.path / "profile"
+
+    @property
+    def curves(self) -> Path:
+        """Losses, scores and speed over the run, as a picture."""
+        return self.path / "curves.png"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware, ranks and data of the newest start."""
+        return self.path / "environment.json"
+
+    @property
+    def report(self) -> Path:
+        """The run on one page, to look at and to pass on."""
+        return self.path / "report.html"
+
+    def grid(self, images_seen: int) -> Path:
+        """The fixed-latent grid drawn at `images_seen`."""
+        return self.path / "samples" / f"{images_seen:09d}.png"
+
+    def ema_grid(self, images_seen: int) -> Path:
+        """The same, drawn by the generator's average."""
+        return self.path / "samples" / "ema" / f"{images_seen:09d}.png"
+
+    def create(self, config_yaml: str) -> None:
+        """Makes the folder, takes it for this process, and writes the resolved configuration into it.
+
+        Raises UserError if that cannot be, or if another process trains in it.
+        """
+        try:
+            for folder in (self.checkpoints, self.ema_grid(0).parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._delete_half_written()
+            write_text(self.path / "config.yaml", config_yaml)
+        except OSError as error:
+            raise UserError(
+                f"run.dir = {self.path}: cannot be written ({error.strerror}); choose another folder"
+            ) from None
+
+    def _lock(self) -> None:
+        path = self.path / ".lock"
+        if path in _held:
+            return
+        file = path.open("wb")
+        # A rank of the start before may still be ending, or a dead node's lock may not have expired.
+        if not _lock_within(file, RESTART_PATIENCE_SECONDS if is_restart() else 0.0):
+            raise UserError(
+                f"run.dir = {self.path}: another process is training there; wait for it, or choose another folder"
+            )
+        _held[path] = file
+
+    def _delete_half_written(self) -> None:
+        """Removes what a process that was killed left under temporary names."""
+        for folder in {self.path, self.checkpoints, self.grid(0).parent, self.ema_grid(0).parent}:
+            for path in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def seconds(self) -> dict[str, float]:
+        """Where the time of the newest start went, by stage, as status.json tells it; empty if it does not."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return dict(json.loads((self.path / "status.json").read_text())["seconds"])
+        return {}
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Says where and with what the run trains, for the report."""
+        write_text(self.environment, json.dumps(environment, indent=1) + "\n")
+
+    def try_write_status(
+        self,
+        status: Status,
+        images_seen: int,
+        reason: str,
+        warnings: Mapping[str, str],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Like `write_status`, but a full disk does not stop the run."""
+        with contextlib.suppress(OSError):
+            self.write_status(status, images_seen, reason, warnings, seconds)
+
+    def write_status(
+        self,
+        status: Status,
+        images_seen: int,
+        reason: str,
+        warnings: Mapping[str, str],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Says how the run stands, for people, scripts and schedulers.
+
+        `warnings`: the signs of collapse that have not gone, kind and text. `seconds`: where the time of this start
+        went, by stage.
+        """
+        content = {
+            "status": status,
+            "images_seen": images_seen,
+            "reason": reason,
+            "warnings": list(warnings),
+            "warning_texts": dict(warnings),
+            "seconds": dict(seconds or {}),
+            "updated": time.time(),
+        }
+        write_text(self.path / "status.json", json.dumps(content) + "\n")
+
+
+def _lock_within(file: BinaryIO, seconds: float) -> bool:
+    """Whether a file could be locked within `seconds`; yes on network file systems that know no locks."""
+    deadline, told = time.monotonic() + seconds, False
+    with contextlib.suppress(OSError):
+        while not _try_lock(file):
+            if time.monotonic() >= deadline:
+                return False
+            if not told:
+                what = f"the end of another process, which still holds {file.name},"
+                log.warning("%s", waiting_line(what, time.time(), seconds))
+            told = True
+            time.sleep(1)
+    return True
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

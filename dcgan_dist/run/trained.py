@@ -1,0 +1,103 @@
+"""What training left behind, read back for use: the networks of a checkpoint, without the training around them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.discriminator import Discriminator
+from dcgan_dist.gan.generator import Generator
+from dcgan_dist.gan.step import to_pixels
+from dcgan_dist.run.checkpoint import read_verified
+from dcgan_dist.run.checkpoint_names import newest_first
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of one checkpoint, in evaluation mode on one device, weights in fp32."""
+
+    path: Path
+    config: TrainConfig
+    images_seen: int
+    generator: Generator
+    averaged: bool
+    """Whether `generator` is the moving average (EMA) or the network of the last step."""
+    discriminator: Discriminator
+    contents: dict[str, Any]
+    """The whole checkpoint: seed, dataset_fingerprint, global_batch, tracker_ids, ..."""
+
+    @torch.inference_mode()
+    def draw(self, latents: Tensor) -> Tensor:
+        """Latents [n, latent_size] become images, uint8 [n, 3, image_size, image_size], each by itself."""
+        device = next(self.generator.parameters()).device
+        return to_pixels(self.generator(latents.to(device, torch.float32)))
+
+
+def load_trained(path: Path, device: torch.device, ema: bool | None = None) -> Trained:
+    """The networks in a checkpoint file, or in the newest good checkpoint of a run folder.
+
+    `ema`: the generator's average (True), the generator itself (False), or the average if there is one (None).
+    Raises UserError if there is no such file, it is damaged, or it holds no average and one is asked for.
+    """
+    return _build(*_read(path), device, ema)
+
+
+def load_on_every_rank(path: Path, world: World, ema: bool | None = None) -> Trained:
+    """The same, as rank 0 reads it: while the run still trains, the newest checkpoint changes from moment to moment."""
+    found = None
+    with world.together():
+        found = _read(path) if world.is_main else None
+    file, content = world.broadcast_object(found)
+    with world.together():
+        return _build(file, content, world.device, ema)
+    raise AssertionError("together() raises on every rank or on none")
+
+
+def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -> Trained:
+    contents = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if ema and not contents["ema"]:
+        raise UserError(f"{file}: holds no moving average (ema.half_life_images was 0); use --no-ema")
+    averaged = bool(contents["ema"]) and ema is not False
+    try:
+        config = TrainConfig.from_dict(contents["config"])
+        size, width = config.data.image_size, config.model.base_channels
+        generator = Generator(size, config.model.latent_size, width)
+        discriminator = Discriminator(size, width, config.model.discriminator_input_norm)
+        generator.load_state_dict(contents["ema"] if averaged else contents["generator"])
+        discriminator.load_state_dict(contents["discriminator"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{file}: its networks do not fit its configuration ({reason}); use another one") from None
+    for network in (generator, discriminator):
+        network.eval().requires_grad_(False).to(device)
+    return Trained(file, config, contents["images_seen"], generator, averaged, discriminator, contents)
+
+
+def _read(path: Path) -> tuple[Path, bytes]:
+    """A verified checkpoint file; of a folder the newest that is good."""
+    try:
+        if path.is_file():
+            return path, read_verified(path)
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        files = newest_first(folder)
+    except OSError as error:  # a name too long, a folder that is closed
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a checkpoint or the folder of a run"
+        ) from None
+    problems = []
+    for file in files:
+        try:
+            return file, read_verified(file)
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError(
+        problems[0] if problems else f"{path}: no checkpoint there; give a .pt file of a run's checkpoints/, or its run"
+    )

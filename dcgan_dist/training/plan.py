@@ -1,0 +1,126 @@
+"""What is settled before the first step: the data, the batches, the state, and that all ranks agree on them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.precision import Precision, best_precision
+from dcgan_dist.run.events import note_event
+from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.training.loop import Latents
+from dcgan_dist.training.resume import check_contents, check_identity, check_precision, choose_global_batch
+from dcgan_dist.training.state import TrainState, initial_state
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is settled before the first step."""
+
+    batches: BatchPlan
+    total_images: int
+    precision: Precision
+
+
+def settle(config: TrainConfig, manifest: Manifest, saved: dict[str, Any] | None, world: World) -> Plan:
+    """What follows from configuration, data, checkpoint and ranks; UserError where they do not fit."""
+    with world.together():
+        if saved:
+            check_contents(saved)
+            check_identity(config, manifest.fingerprint, saved)
+    global_batch = choose_global_batch(config, world, saved, manifest.samples)
+    wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
+    total_images = max(1, math.ceil(wanted / global_batch)) * global_batch  # whole steps
+    precision = Precision(_agree_on_precision(config, world), world.device)
+    if saved:
+        check_precision(config, precision.name, saved)
+    batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
+    return Plan(batches, total_images, precision)
+
+
+def _agree_on_precision(config: TrainConfig, world: World) -> Any:
+    """With auto, the best that every rank's hardware can do."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    able = world.gather_objects(best_precision(world.device))
+    return able[0] if len(set(able)) == 1 else "fp32"
+
+
+def restore(config: TrainConfig, plan: Plan, saved: dict[str, Any] | None, world: World) -> TrainState:
+    """The state of the checkpoint, or the one before the first step.
+
+    Raises UserError, on every rank, if the checkpoint holds something else than these networks and optimizers.
+    """
+    state = initial_state(config, world, plan.precision)
+    with world.together():
+        if saved:
+            _load(state, saved, world)
+    return state
+
+
+def _load(state: TrainState, saved: dict[str, Any], world: World) -> None:
+    try:
+        state.load_state_dict(saved, world)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint at {saved['images_seen']} images does not fit these networks and optimizers: "
+            f"{' '.join(str(error).split())[:200]}; set --model and --data back, or choose another --run.dir"
+        ) from None
+
+
+def check_ranks(state: TrainState, plan: Plan, latents: Latents, manifest: Manifest, world: World) -> None:
+    """A cheap look, before the first step, at what goes wrong silently where it goes wrong."""
+    batches, position = plan.batches, state.images_seen
+    assert_equal_on_all_ranks(
+        world,
+        {
+            "generator weights": checksum(state.generator),
+            "discriminator weights": checksum(state.discriminator),
+            "data sets": manifest.fingerprint,
+            "global batches": batches.global_batch,
+            "images to train on": plan.total_images,
+            "images seen": position,
+        },
+    )
+    first, second = latents.at(position)
+    assert_disjoint(world, "latents", [tuple(row[:4].tolist()) for row in torch.cat([first, second])])
+    if position % batches.num_samples + batches.global_batch <= batches.num_samples:  # within one epoch
+        assert_disjoint(world, "images", batches.ids(position))
+
+
+def note_start(folder: RunFolder, state: TrainState, world: World) -> None:
+    """Notes down that the run starts, or goes on, and on how many ranks."""
+    if world.is_main:
+        kind = "resume" if state.images_seen else "start"
+        note_event(folder.events, state.images_seen, kind, f"{kind} on {world.size} rank(s) of {world.device.type}")
+
+
+def announce(config: TrainConfig, plan: Plan, manifest: Manifest, state: TrainState, world: World) -> None:
+    """Says in a line what is about to be trained, and how."""
+    log.info(
+        "%s %s on %d rank(s) of %s, %s; %d images of %s (%s); %d a step, %d in all",
+        "going on with" if state.images_seen else "starting",
+        config.run.folder,
+        world.size,
+        world.device.type,
+        plan.precision.name,
+        manifest.samples,
+        manifest.dataset,
+        manifest.split,
+        plan.batches.global_batch,
+        plan.total_images,
+    )
+    if state.images_seen:
+        log.info("%d images were seen before", state.images_seen)

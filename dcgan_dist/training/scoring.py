@@ -1,0 +1,126 @@
+"""Scores during the training: the network that is drawn from best, now and then, and which moment was the best."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dcgan_dist.base.errors import UserError
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.loader import PixelSource
+from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.step import to_pixels
+from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator, assert_installed
+from dcgan_dist.metrics.inception import find_weights, missing_weights
+from dcgan_dist.metrics.scores_file import append_scores, best_score, drop_scores_after, read_scores
+from dcgan_dist.run.checkpoint_names import checkpoint_name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingScores:
+    """Scores generators under one protocol, writes scores.jsonl, and knows the best so far. All ranks call it."""
+
+    evaluator: Evaluator
+    path: Path
+    world: World
+    best: tuple[float, int] | None
+    """The lowest score so far, and the images seen when it was taken."""
+    pending: dict[str, float] = field(default_factory=dict)
+    """Figures of the score just taken, for the row of the same moment."""
+
+    def take(self, generator: nn.Module, images_seen: int, averaged: bool) -> bool:
+        """Scores `generator` as it is at this moment; whether it is the best so far."""
+        (score,) = self.evaluator.score(_drawing(generator))
+        value, metric = float(self.world.broadcast_object(score.value)), score.protocol.metric
+        if self.best is None or value < self.best[0]:
+            self.best = value, images_seen
+        lowest, lowest_at = self.best
+        is_best = lowest_at == images_seen
+        self.pending = {
+            f"quality/{metric}": value,
+            f"best/{metric}": lowest,
+            f"best/{metric}_images_seen": lowest_at,
+        }
+        if self.world.is_main:
+            log.info("%s at %d images: %.4g%s", metric, images_seen, value, " (the best so far)" if is_best else "")
+            row = score.row(images_seen, "ema" if averaged else "generator")
+            try:
+                append_scores(self.path, [row], checkpoint=checkpoint_name(images_seen), during_training=True)
+            except OSError as error:
+                log.warning("could not write %s (%s); training goes on", self.path, error)
+        return is_best
+
+    def take_pending(self) -> dict[str, float]:
+        """What the row of this moment is to hold."""
+        pending, self.pending = self.pending, {}
+        return pending
+
+
+def open_scores(
+    config: TrainConfig, manifest: Manifest, source: PixelSource, path: Path, images_seen: int, world: World
+) -> TrainingScores | None:
+    """What `evaluate` asks for, or None; scores of what will be trained anew are forgotten.
+
+    Raises UserError, on every rank, if the Inception weights are not there or are none.
+    """
+    with world.together():
+        if world.is_main and path.exists():
+            drop_scores_after(path, images_seen)
+    asked = config.evaluate
+    if not asked.every_images:
+        return None
+    evaluator = Evaluator(
+        data=config.data,
+        manifest=manifest,
+        source=source,
+        latent_size=config.model.latent_size,
+        metrics=(asked.metric,),
+        num_images=min(asked.num_images, manifest.samples),
+        seed=config.run.seed,
+        weights=_weights(config),
+        workforce=Workforce(world, workers=1),
+    )
+    with world.together():
+        evaluator.load()
+    key = evaluator.protocol(asked.metric).key
+    row = best_score(read_scores(path), asked.metric, key) if world.is_main else None
+    best = world.broadcast_object((row["value"], row["images_seen"]) if row else None)
+    return TrainingScores(evaluator, path, world, best)
+
+
+def check_scores(config: TrainConfig) -> None:
+    """Raises UserError if the weights or the library that `evaluate` needs are not there."""
+    if config.evaluate.every_images:
+        assert_installed([config.evaluate.metric])
+        _weights(config)
+
+
+def _weights(config: TrainConfig) -> Path | None:
+    asked = config.evaluate
+    if asked.metric not in WITH_WEIGHTS:
+        return None
+    weights = find_weights(Path(asked.inception_weights) if asked.inception_weights else None)
+    if weights is None:
+        raise UserError(
+            str(missing_weights(asked.metric)).replace("--inception-weights", "--evaluate.inception_weights")
+        )
+    return weights
+
+
+def _drawing(generator: nn.Module):  # noqa: ANN202
+    """What draws with a network that is in training otherwise; it changes nothing in it."""
+    dtype = next(generator.parameters()).dtype
+
+    @torch.no_grad()
+    def draw(latents: Tensor) -> Tensor:
+        return to_pixels(generator(latents.to(dtype)))
+
+    return draw

@@ -1,0 +1,141 @@
+"""Everything that changes during training, hence everything a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcgan_dist.base.counter_random import stream_seed
+from dcgan_dist.config import TrainConfig
+from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
+from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.discriminator import Discriminator
+from dcgan_dist.gan.generator import Generator
+from dcgan_dist.gan.initialize import initialize
+from dcgan_dist.gan.precision import Precision
+from dcgan_dist.gan.step import StepMetrics
+from dcgan_dist.tracking.metric_window import MetricWindow
+from dcgan_dist.training.stability import WatchRecord
+
+DISCRIMINATOR_RATE_AFTER_ROLLBACK = 0.5  # of the rate before
+
+
+@dataclass
+class TrainState:
+    """The two networks, the generator's average, their optimizers and scalers, and how far the run is."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    average: nn.Module | None
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    generator_scaler: torch.amp.GradScaler
+    discriminator_scaler: torch.amp.GradScaler
+    window: MetricWindow
+    watch: WatchRecord
+    images_seen: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it; the networks load into ones with ordinary BatchNorm2d."""
+        return {
+            "images_seen": self.images_seen,
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "ema": self.average.state_dict() if self.average else None,
+            "optimizers": {
+                "generator": self.generator_optimizer.state_dict(),
+                "discriminator": self.discriminator_optimizer.state_dict(),
+            },
+            "scalers": {
+                "generator": self.generator_scaler.state_dict(),
+                "discriminator": self.discriminator_scaler.state_dict(),
+            },
+            "metric_sums": self.window.sums,
+            "watch": self.watch.as_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
+        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError where the networks are of another shape.
+
+        TypeError and AttributeError too, if it is no state at all.
+        """
+        self.generator.load_state_dict(saved["generator"])
+        self.discriminator.load_state_dict(saved["discriminator"])
+        if self.average:
+            self.average.load_state_dict(saved["ema"] or saved["generator"])
+        _load_optimizer(self.generator_optimizer, saved["optimizers"]["generator"])
+        _load_optimizer(self.discriminator_optimizer, saved["optimizers"]["discriminator"])
+        if saved["scalers"]["generator"] and self.generator_scaler.is_enabled():
+            self.generator_scaler.load_state_dict(saved["scalers"]["generator"])
+            self.discriminator_scaler.load_state_dict(saved["scalers"]["discriminator"])
+        if world.is_main:  # the sums of all ranks; the others go on from zero
+            self.window.sums.copy_(saved["metric_sums"])
+        self.images_seen = saved["images_seen"]
+        # A checkpoint older than the watch has none.
+        self.watch = WatchRecord.from_dict(saved.get("watch", {"last_row": self.images_seen}))
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] *= DISCRIMINATOR_RATE_AFTER_ROLLBACK**self.watch.rollbacks
+
+
+def initial_state(config: TrainConfig, world: World, precision: Precision) -> TrainState:
+    """The state before the first step: a function of the configuration, the same on every rank."""
+    generator = Generator(config.data.image_size, config.model.latent_size, config.model.base_channels)
+    discriminator = Discriminator(
+        config.data.image_size, config.model.base_channels, config.model.discriminator_input_norm
+    )
+    for index, network in enumerate((generator, discriminator)):
+        random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
+        initialize(network, random)
+        network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
+    normed_with = world if config.train.batch_norm == "sync" else world.alone()
+    if normed_with.has_peers or world.device.type == "cuda":  # a GPU computes alike on one rank and on many
+        synchronise_batch_norm(generator, normed_with)
+        synchronise_batch_norm(discriminator, normed_with)
+    elif uses_joint_pass(config, world):  # needs batch norm that keeps two halves apart
+        synchronise_batch_norm(discriminator, normed_with)
+    average = None
+    if config.ema.half_life_images:
+        average = copy.deepcopy(generator).eval().requires_grad_(False)
+    optim = config.optim
+    return TrainState(
+        generator,
+        discriminator,
+        average,
+        _adam(generator, optim.generator_lr, (optim.beta1, optim.beta2)),
+        _adam(discriminator, optim.discriminator_lr, (optim.beta1, optim.beta2)),
+        precision.scaler(),
+        precision.scaler(),
+        MetricWindow(StepMetrics._fields, world.device),
+        WatchRecord(),
+    )
+
+
+def uses_joint_pass(config: TrainConfig, world: World) -> bool:
+    """Whether real and drawn images go through the discriminator together."""
+    chosen = config.train.discriminator_pass
+    return chosen == "joint" or (chosen == "auto" and (world.size > 1 or world.device.type == "cuda"))
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Takes over Adam's moments; the settings stay those of the configuration.
+
+    Raises ValueError if a moment is missing or not of its weight's shape: fused Adam would read beyond its end.
+    """
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+        for weight in group["params"] if optimizer.state else ():
+            moments = optimizer.state.get(weight, {})
+            shapes = {name: value.shape for name, value in moments.items()}
+            if shapes != {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}:
+                raise ValueError(f"the optimizer's moments of a weight of shape {list(weight.shape)} are {shapes}")
+
+
+def _adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    on_gpu = next(network.parameters()).is_cuda
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, fused=True, capturable=on_gpu)
