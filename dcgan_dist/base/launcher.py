@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 
 _PRCTL_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl(2)
 
@@ -26,8 +27,11 @@ def started_by_torchrun() -> bool:
 
 
 def speaks_for_node() -> bool:
-    """Whether this process is the one to tell what all ranks of its node would tell in the same words."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" or not started_by_torchrun()
+    """Whether this process is the one to tell what all ranks of its node would tell in the same words.
+
+    In a terminal without torchrun it is: there LOCAL_RANK is something left over.
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0" or (not started_by_torchrun() and sys.stderr.isatty())
 
 
 def is_restart() -> bool:

@@ -78,7 +78,8 @@ class Meeting:
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
         """Says, once a node, for whom it waits if the block takes long; RunFailed in one line if it ends in vain."""
-        word = told_if_long(self._missing, self.seconds, _advice()) if speaks_for_node() else contextlib.nullcontext()
+        tells = speaks_for_node() or not started_by_torchrun()
+        word = told_if_long(self._missing, self.seconds, _advice()) if tells else contextlib.nullcontext()
         try:
             with word:
                 yield

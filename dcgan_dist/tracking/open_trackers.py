@@ -98,5 +98,5 @@ def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, 
     try:
         return [start(run, "offline")]
     except Exception as error:
-        log.warning("W&B cannot record (%s); the run goes on without it", " ".join(str(error).split()))
+        log.warning("W&B cannot record (%s); the run goes on without W&B", " ".join(str(error).split()))
         return []

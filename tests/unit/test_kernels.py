@@ -93,7 +93,9 @@ def test_every_kernel_compiles_for_a_gpu_without_spilling_and_without_atomics(
     cubin.write_bytes(compiled.asm["cubin"])
     used = resources(cubin)
     assert used["LOCAL"] == 0
-    assert used["REG"] <= 128, f"{used['REG']} registers a thread leave a multiprocessor half empty"
+    assert used["REG"] <= 168, (
+        f"{used['REG']} registers a thread: fewer than three programs of four warps fit on a multiprocessor"
+    )
 
 
 def resources(cubin: Path) -> dict[str, int]:
