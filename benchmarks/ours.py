@@ -19,7 +19,7 @@ from dcgan_dist.distributed.host import keep_freed_memory
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.training.engine import choose_kernels, open_update
-from dcgan_dist.training.loop import Latents
+from dcgan_dist.training.latents import Latents
 from dcgan_dist.training.state import initial_state
 
 

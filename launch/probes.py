@@ -18,7 +18,7 @@ from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_out_of_memory
 from dcgan_dist.distributed.world import World
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
-from dcgan_dist.training.loop import Latents
+from dcgan_dist.training.latents import Latents
 from dcgan_dist.training.plan import Plan, settle
 from dcgan_dist.training.state import initial_state
 from launch.checks import Check

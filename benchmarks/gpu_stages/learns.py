@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.gpu_check import ROOT, Options
 from dcgan_dist.base.grid import BORDER
-from dcgan_dist.training.watch import spread
+from dcgan_dist.training.samples import spread
 
 SHORT = {
     "data.image_size": 32,

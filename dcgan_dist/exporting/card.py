@@ -46,7 +46,7 @@ def write_card(trained: Trained, folder: Path, differences: dict[str, float]) ->
         version=__version__,
         config=trained.config,
         trained=trained,
-        contents=trained.contents,
+        saved=trained.saved,
         parameters=sum(weight.numel() for weight in trained.generator.parameters()),
         manifest=_manifest(trained),
         differences=differences,
@@ -68,7 +68,7 @@ def _manifest(trained: Trained) -> Manifest | None:
         manifest = read_manifest(Path(trained.config.data.shards))
     except ShardError:
         return None
-    return manifest if manifest.fingerprint == trained.contents["dataset_fingerprint"] else None
+    return manifest if manifest.fingerprint == trained.saved.dataset_fingerprint else None
 
 
 def _scores(trained: Trained, run: Path | None) -> list[dict[str, Any]]:

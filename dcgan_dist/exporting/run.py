@@ -67,7 +67,7 @@ def facts_of(trained: Trained) -> dict[str, Any]:
         "base_channels": config.model.base_channels,
         "network": "ema" if trained.averaged else "generator",
         "images_seen": trained.images_seen,
-        "dataset_fingerprint": trained.contents["dataset_fingerprint"],
+        "dataset_fingerprint": trained.saved.dataset_fingerprint,
         "config": config.as_dict(),
     }
 

@@ -89,7 +89,7 @@ class Studio:
         data = open_data(config.data, self.world, cores)
         with self.world.together():
             data.shards.verify(self.world.rank, self.world.size)
-        if self.world.is_main and data.manifest.fingerprint != self.trained.contents["dataset_fingerprint"]:
+        if self.world.is_main and data.manifest.fingerprint != self.trained.saved.dataset_fingerprint:
             print(f"note: {config.data.shards} does not hold the images this checkpoint was trained on")
         return data
 

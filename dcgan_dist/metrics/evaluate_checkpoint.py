@@ -107,7 +107,7 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
         decoder=request.decoder or trained.config.data.decoder,
     )
     manifest = read_manifest(Path(data.shards))
-    if workforce.world.is_main and manifest.fingerprint != trained.contents["dataset_fingerprint"]:
+    if workforce.world.is_main and manifest.fingerprint != trained.saved.dataset_fingerprint:
         print(f"note: the images in {data.shards} are not those of the training", file=sys.stderr)
     metrics = _metrics(request.metrics, weights)
     assert_installed(metrics)

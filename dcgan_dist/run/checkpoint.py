@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,10 @@ from dcgan_dist.base.files import atomic_write, sync_file
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint_names import checkpoint_name, images_in_name, newest_first
+from dcgan_dist.run.retention import Wanted, kept
+from dcgan_dist.run.saved import Saved
 
-FORMAT_VERSION = 1
-REQUIRED = (
-    "format_version",
-    "images_seen",
-    "generator",
-    "discriminator",
-    "ema",
-    "optimizers",
-    "scalers",
-    "metric_sums",
-    "seed",
-    "config",
-    "dataset_fingerprint",
-    "global_batch",
-    "tracker_ids",
-)
+NOTHING_MORE = Wanted()
 PATIENCE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -57,36 +45,34 @@ class Checkpointer:
         self.keep_every_images = keep_every_images
         self.world = world
         self.rely_on = rely_on
-        self.best: int | None = None  # images seen of the one with the best score, which is kept too
-        self.way_back: int | None = None  # images seen; the newest that is not beyond them is kept for a rollback
-        self._best_saved: Path | None = None
         self._writer: threading.Thread | None = None
         self._last_good: tuple[int, float] | None = None  # images seen, when
 
     def save_in_background(
         self,
-        contents: dict[str, Any],
+        saved: Saved,
+        wanted: Wanted = NOTHING_MORE,
         when_saved: Callable[[], None] = lambda: None,
         before: Callable[[], None] = lambda: None,
     ) -> None:
         """Copies the state and writes it while training goes on; waits a moment for the write before it.
 
         The thread that writes calls `before` first and `when_saved` once the checkpoint is whole. If the write before
-        it does not end, this one is left out: a disk that hangs must not stop the training.
+        it does not end, this one is left out: a disk that hangs must not stop the training. For `wanted` see `kept`.
         """
         self.wait(PATIENCE_SECONDS)
         if self._writer is not None:
             log.warning(
                 "no checkpoint at %d images, the disk is still busy with the one before; %s",
-                contents["images_seen"],
+                saved.images_seen,
                 self._older(),
             )
             return
-        snapshot = _snapshot(contents)
+        snapshot = _snapshot(saved)
 
         def write() -> None:
             before()
-            if self._write(snapshot):
+            if self._write(saved.images_seen, snapshot, wanted):
                 when_saved()
 
         # Not a daemon: a process that ends in peace ends with its checkpoint written.
@@ -102,27 +88,26 @@ class Checkpointer:
             if not self._writer.is_alive():
                 self._writer = None
 
-    def save(self, contents: dict[str, Any]) -> bool:
+    def save(self, saved: Saved, wanted: Wanted = NOTHING_MORE) -> bool:
         """Writes a checkpoint named by its `images_seen`, then deletes what need not be kept.
 
         False, and a warning, if the disk would not take it; the older checkpoints are untouched then.
         """
-        return self._write(_snapshot(contents))
+        return self._write(saved.images_seen, _snapshot(saved), wanted)
 
-    def _write(self, contents: dict[str, Any]) -> bool:
+    def _write(self, images_seen: int, contents: dict[str, Any], wanted: Wanted) -> bool:
         """Saves what lies in host memory already; for the rest see `save`."""
-        images_seen = contents["images_seen"]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in filter(Path.exists, self.rely_on):
                 sync_file(path)
             with atomic_write(self.path(images_seen)) as file:
-                torch.save({"format_version": FORMAT_VERSION} | contents, file)
+                torch.save(contents, file)
         except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
             log.warning("could not save a checkpoint at %d images (%s); %s", images_seen, error, self._older())
             return False
         self._last_good = images_seen, time.monotonic()
-        self._delete_old(images_seen)
+        self._delete_old(images_seen, wanted)
         return True
 
     def _older(self) -> str:
@@ -132,32 +117,12 @@ class Checkpointer:
         minutes = (time.monotonic() - when) / 60
         return f"training goes on; the last good one has {images_seen} images and is {minutes:.1f} minutes old"
 
-    def _delete_old(self, images_seen: int) -> None:
+    def _delete_old(self, images_seen: int, wanted: Wanted) -> None:
         # What is ahead of the run is damaged and was passed over; it must not count among those that are kept.
-        checkpoints = [path for path in newest_first(self.folder) if images_in_name(path) <= images_seen]
-        kept = self._milestones(checkpoints) | self._way_back(checkpoints) | self._best(checkpoints)
-        for old in set(checkpoints[self.keep_last :]) - kept:
+        own = [images for images in self.saved() if images <= images_seen]
+        for old in set(own) - kept(own, self.keep_last, self.keep_every_images, wanted):
             with contextlib.suppress(OSError):  # a file that cannot be deleted is no reason to stop
-                old.unlink()
-
-    def _best(self, checkpoints: list[Path]) -> set[Path]:
-        """The one with the best score; until it is there, the one that was the best before."""
-        if self.best is not None and self.path(self.best) in checkpoints:
-            self._best_saved = self.path(self.best)
-        return {self._best_saved} if self._best_saved else set()
-
-    def _milestones(self, checkpoints: list[Path]) -> set[Path]:
-        if not self.keep_every_images:
-            return set()
-        first: dict[int, Path] = {}
-        for path in reversed(checkpoints):
-            first.setdefault(images_in_name(path) // self.keep_every_images, path)
-        return {path for milestone, path in first.items() if milestone > 0}
-
-    def _way_back(self, checkpoints: list[Path]) -> set[Path]:
-        if self.way_back is None:
-            return set()
-        return set([path for path in checkpoints if images_in_name(path) <= self.way_back][:1])
+                self.path(old).unlink()
 
     @property
     def last_saved(self) -> int | None:
@@ -168,17 +133,17 @@ class Checkpointer:
         """Where the checkpoint of this moment lies, or would."""
         return self.folder / checkpoint_name(images_seen)
 
-    def go_back_to(self, images_seen: int, changes: dict[str, Any]) -> None:
-        """Makes the checkpoint at `images_seen` the newest one, with `changes` to its contents. For rank 0.
+    def go_back_to(self, images_seen: int, watch: dict[str, Any]) -> None:
+        """Makes the checkpoint at `images_seen` the newest one, with `watch` in place of what it holds. For rank 0.
 
         Raises UserError if it is damaged, OSError if the disk does not let go of the newer ones.
         """
-        contents = torch.load(io.BytesIO(read_verified(self.path(images_seen))), weights_only=True)
+        saved = load(read_verified(self.path(images_seen)))
         for newer in newest_first(self.folder):
             if images_in_name(newer) > images_seen:
                 newer.unlink()
         with atomic_write(self.path(images_seen)) as file:
-            torch.save(contents | changes, file)
+            torch.save(replace(saved, watch=watch).contents(), file)
 
     def saved(self) -> list[int]:
         """Images seen of all checkpoints in the folder, the newest first."""
@@ -189,7 +154,7 @@ class Checkpointer:
         files = newest_first(self.folder) if self.world.is_main else []
         return self.world.broadcast_object(images_in_name(files[0]) if files else None)
 
-    def load_newest(self) -> dict[str, Any] | None:
+    def load_newest(self) -> Saved | None:
         """The newest checkpoint that is whole, the same on every rank; None if there is none at all.
 
         A damaged one is named and passed over. Raises UserError if all are damaged.
@@ -202,7 +167,7 @@ class Checkpointer:
             raise UserError(problem)
         return self._on_every_rank(content)
 
-    def load(self, path: Path) -> dict[str, Any]:
+    def load(self, path: Path) -> Saved:
         """One particular checkpoint, the same on every rank. Raises UserError if it is damaged."""
         content = None
         with self.world.together():
@@ -227,14 +192,19 @@ class Checkpointer:
             )
         return None, None
 
-    def _on_every_rank(self, content: bytes | None) -> dict[str, Any] | None:
+    def _on_every_rank(self, content: bytes | None) -> Saved | None:
         content = self.world.broadcast_object(content)
-        return None if content is None else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return None if content is None else load(content)
 
 
-def _snapshot(contents: dict[str, Any]) -> dict[str, Any]:
+def load(content: bytes) -> Saved:
+    """A checkpoint from its bytes. Raises ValueError if it is none of ours, and whatever torch does for other bytes."""
+    return Saved.from_contents(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+
+
+def _snapshot(saved: Saved) -> dict[str, Any]:
     """A copy in host memory that training cannot change any more; waits once for the device, not once a tensor."""
-    copy = _copied(contents)
+    copy = _copied(saved.contents())
     if torch.cuda.is_available():
         torch.cuda.current_stream().synchronize()
     return copy
@@ -255,6 +225,15 @@ def read_verified(path: Path) -> bytes:
 
     torch.load alone does not notice a flipped bit; the zip archive inside has a CRC for every tensor. Raises UserError.
     """
+    return _verified(path)[0]
+
+
+def read_saved(path: Path) -> Saved:
+    """A checkpoint, after its checksums and its contents were looked at. Raises UserError."""
+    return _verified(path)[1]
+
+
+def _verified(path: Path) -> tuple[bytes, Saved]:
     try:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -267,18 +246,7 @@ def read_verified(path: Path) -> bytes:
         raise UserError(
             f"{path}: damaged checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
         ) from None
-    if problem := _what_is_wrong(loaded):
-        raise UserError(f"{path}: {problem}")
-    return content
-
-
-def _what_is_wrong(loaded: Any) -> str | None:
-    """Why something that torch could load is no checkpoint of ours; None if it is one."""
-    missing = [key for key in REQUIRED if key not in loaded] if isinstance(loaded, dict) else ["everything"]
-    if missing:
-        return f"not a checkpoint of this program (it lacks {missing[0]})"
-    if not isinstance(loaded["format_version"], int) or loaded["format_version"] != FORMAT_VERSION:
-        return f"checkpoint format {loaded['format_version']}, this program reads {FORMAT_VERSION}"
-    if not isinstance(loaded["images_seen"], int) or loaded["images_seen"] < 0:
-        return f"not a checkpoint of this program (images_seen cannot be {str(loaded['images_seen'])[:40]!r})"
-    return None
+    try:
+        return content, Saved.from_contents(loaded)
+    except ValueError as problem:
+        raise UserError(f"{path}: {problem}") from None

@@ -16,6 +16,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.files import write_text
 from dcgan_dist.base.launcher import is_restart
 from dcgan_dist.base.waiting import waiting_line
+from dcgan_dist.run.checkpoint_names import checkpoint_name
 
 Status = Literal["running", "done", "preempted", "failed"]
 
@@ -56,6 +57,10 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of `<images_seen>.pt`."""
         return self.path / "checkpoints"
+
+    def checkpoint(self, images_seen: int) -> Path:
+        """The checkpoint of this moment."""
+        return self.checkpoints / checkpoint_name(images_seen)
 
     @property
     def real_grid(self) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +14,9 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.step import to_pixels
-from dcgan_dist.run.checkpoint import read_verified
+from dcgan_dist.run.checkpoint import load, read_verified
 from dcgan_dist.run.checkpoint_names import newest_first
+from dcgan_dist.run.saved import Saved
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Trained:
     averaged: bool
     """Whether `generator` is the moving average (EMA) or the network of the last step."""
     discriminator: Discriminator
-    contents: dict[str, Any]
+    saved: Saved
     """The whole checkpoint: seed, dataset_fingerprint, global_batch, tracker_ids, ..."""
 
     @torch.inference_mode()
@@ -62,23 +61,23 @@ def load_on_every_rank(path: Path, world: World, ema: bool | None = None) -> Tra
 
 
 def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -> Trained:
-    contents = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if ema and not contents["ema"]:
+    saved = load(content)
+    if ema and not saved.ema:
         raise UserError(f"{file}: holds no moving average (ema.half_life_images was 0); use --no-ema")
-    averaged = bool(contents["ema"]) and ema is not False
+    averaged = bool(saved.ema) and ema is not False
     try:
-        config = TrainConfig.from_dict(contents["config"])
+        config = TrainConfig.from_dict(saved.config)
         size, width = config.data.image_size, config.model.base_channels
         generator = Generator(size, config.model.latent_size, width)
         discriminator = Discriminator(size, width, config.model.discriminator_input_norm)
-        generator.load_state_dict(contents["ema"] if averaged else contents["generator"])
-        discriminator.load_state_dict(contents["discriminator"])
+        generator.load_state_dict(saved.ema if averaged and saved.ema else saved.generator)
+        discriminator.load_state_dict(saved.discriminator)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{file}: its networks do not fit its configuration ({reason}); use another one") from None
     for network in (generator, discriminator):
         network.eval().requires_grad_(False).to(device)
-    return Trained(file, config, contents["images_seen"], generator, averaged, discriminator, contents)
+    return Trained(file, config, saved.images_seen, generator, averaged, discriminator, saved)
 
 
 def _read(path: Path) -> tuple[Path, bytes]:

@@ -11,6 +11,7 @@ from dcgan_dist.base.json_lines import read_rows
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.run.saved import Saved
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
 from dcgan_dist.tracking.wandb_service import forget_failed_start, service_url, why_unreachable
@@ -25,7 +26,7 @@ def open_trackers(
     config: TrainConfig,
     folder: RunFolder,
     environment: dict[str, Any],
-    saved: dict[str, Any] | None,
+    saved: Saved | None,
     world: World,
 ) -> tuple[list[Tracker], dict[str, str]]:
     """This rank's trackers, going on at the checkpoint, and the ids under which others know the run.
@@ -36,10 +37,10 @@ def open_trackers(
     with world.together():
         found = _wandb_run(config, folder, environment, saved) if world.is_main else None
     wandb: tuple[WandbRun, Mode] | None = world.broadcast_object(found)
-    ids = {"wandb": wandb[0].id} if wandb else dict(saved["tracker_ids"]) if saved else {}
+    ids = {"wandb": wandb[0].id} if wandb else dict(saved.tracker_ids) if saved else {}
     trackers: list[Tracker] = []
     if world.is_main:
-        images_seen = saved["images_seen"] if saved else 0
+        images_seen = saved.images_seen if saved else 0
         already_sent = last_images_seen(folder.metrics)  # before the rows after the checkpoint are dropped
         trackers.append(JsonlTracker(folder.metrics, images_seen))
         if config.track.tensorboard:
@@ -53,7 +54,7 @@ def open_trackers(
 
 
 def _wandb_run(
-    config: TrainConfig, folder: RunFolder, environment: dict[str, Any], saved: dict[str, Any] | None
+    config: TrainConfig, folder: RunFolder, environment: dict[str, Any], saved: Saved | None
 ) -> tuple[WandbRun, Mode] | None:
     """Which run this is on W&B and how it is sent; None if W&B is off."""
     mode = choose_mode(config.track.wandb)
@@ -62,8 +63,8 @@ def _wandb_run(
     if mode == "online" and (problem := _why_unreachable()):
         mode = "offline"
         _say_offline(problem, folder.path)
-    known = run_id(folder.path / "wandb", saved["tracker_ids"].get("wandb") if saved else None)
-    rollbacks = saved.get("watch", {}).get("rollbacks", 0) if saved else 0
+    known = run_id(folder.path / "wandb", saved.tracker_ids.get("wandb") if saved else None)
+    rollbacks = (saved.watch or {}).get("rollbacks", 0) if saved else 0
     return WandbRun(known, config.run.name, config.track, folder.path, config.as_dict(), environment, rollbacks), mode
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from dataclasses import replace
 
 from dcgan_dist.base.errors import Interrupted, RunFailed, UserError
 from dcgan_dist.base.stage_clock import StageClock
@@ -23,22 +23,33 @@ from dcgan_dist.distributed.leaving import (
 )
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World
+from dcgan_dist.reporting.curves import draw_curves
+from dcgan_dist.reporting.write import try_to_report
 from dcgan_dist.run.checkpoint import Checkpointer
-from dcgan_dist.run.events import note_event
-from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.run.environment import describe_environment
+from dcgan_dist.run.events import forget_warnings_after
+from dcgan_dist.run.folder import RunFolder, Status
 from dcgan_dist.run.stop import StopRequest
-from dcgan_dist.tracking.console import decoding_bar, set_up_logging
+from dcgan_dist.tracking.console import ConsoleTracker, decoding_bar, set_up_logging
+from dcgan_dist.tracking.journal import Journal
+from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.profile import StepProfile
-from dcgan_dist.training.engine import CapturedUpdate, EagerUpdate, choose_kernels, open_update
-from dcgan_dist.training.loop import Cadence, Every, Latents, train
-from dcgan_dist.training.plan import Plan, announce, check_ranks, note_start, restore, settle
-from dcgan_dist.training.recorder import RunRecorder, open_recorder
+from dcgan_dist.tracking.throughput import Throughput
+from dcgan_dist.tracking.tracker import JsonlTracker, Trackers
+from dcgan_dist.training.calibration import AverageStatistics
+from dcgan_dist.training.checkpoints import Checkpoints
+from dcgan_dist.training.engine import choose_kernels, open_update
+from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.loop import Cadence, Training, train
+from dcgan_dist.training.plan import Plan, Run, announce, check_ranks, restore, settle
+from dcgan_dist.training.recorder import Recorder
 from dcgan_dist.training.resume import find_checkpoint
-from dcgan_dist.training.rollback import as_resumed, roll_back
+from dcgan_dist.training.rollback import roll_back
+from dcgan_dist.training.samples import FixedLatentSampler, Samples
 from dcgan_dist.training.scoring import check_scores, open_scores
-from dcgan_dist.training.stability import Collapsed, lasting_signs
+from dcgan_dist.training.stability import Collapsed, StabilityWatch, lasting_signs
 from dcgan_dist.training.state import TrainState
-from dcgan_dist.training.watch import say_what_lasts
+from dcgan_dist.training.watch import RunWatch
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +66,14 @@ def run(config: TrainConfig) -> int:
     sys.setswitchinterval(0.001)  # seconds, not 0.005: a step is as short, and threads write grids beside it
     choose_kernels(config.train)
     folder = RunFolder(config.run.folder)
-    stop = StopRequest(
-        folder.stop_file, config.run.time_limit_minutes, MOST_STEPS_BETWEEN_STOP_CHECKS[world.device.type]
-    )
+    most_steps = MOST_STEPS_BETWEEN_STOP_CHECKS[world.device.type]
+    stop = StopRequest(folder.stop_file, config.run.time_limit_minutes, most_steps)
     stop.listen()
+    start = Run(config, folder, world, stop, stages)
     try:
-        status = None
-        while status is None:  # once, and once more after each rollback
-            status = _run(config, folder, stop, stages, world)
+        while (status := _start(start)) is None:  # once, and once more after each rollback
             stages.enter("start")
-            config = as_resumed(config)
+            start = replace(start, config=replace(config, run=replace(config.run, resume="auto")))
     except (UserError, RunFailed):
         world.close()
         raise
@@ -79,210 +88,223 @@ def run(config: TrainConfig) -> int:
     return status
 
 
-def _run(config: TrainConfig, folder: RunFolder, stop: StopRequest, stages: StageClock, world: World) -> int | None:
+def _start(run: Run) -> int | None:
     """From the newest checkpoint to the end: the exit status, or None if the run went back to an earlier checkpoint."""
+    config, world, keep = run.config, run.world, run.config.checkpoint
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
     data = open_data(config.data, world, cores=take_share_of_cores(world))
-    keep = config.checkpoint
     checkpointer = Checkpointer(
-        folder.checkpoints, keep.keep_last, keep.keep_every_images, world, rely_on=(folder.metrics, folder.scores)
+        run.folder.checkpoints, keep.keep_last, keep.keep_every_images, world, (run.folder.metrics, run.folder.scores)
     )
-    saved = find_checkpoint(config, checkpointer)
-    plan = settle(config, data.manifest, saved, world)
-    if saved and saved["images_seen"] >= plan.total_images:
-        log.info(
-            "%s is finished: %d images were seen; raise --train.total_images or --train.epochs to go on, "
-            "or choose another --run.dir",
-            folder.path,
-            saved["images_seen"],
-        )
-        lasting = lasting_signs(saved)
-        if world.is_main:
-            folder.try_write_status("done", saved["images_seen"], "", lasting, folder.seconds())
-            say_what_lasts(lasting, "ended", folder)
-        return 0
-    state = restore(config, plan, saved, world)
-    rollbacks = state.watch.rollbacks
-    latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights, rollbacks)
-    check_ranks(state, plan, latents, data.manifest, world)
+    plan = settle(config, data.manifest, find_checkpoint(config, checkpointer), world)
+    journal = Journal(run.folder, run.stages, world.is_main)
+    if plan.saved and plan.saved.images_seen >= plan.total_images:
+        return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
+    state = restore(config, plan, world)
+    latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks)
+    check_ranks(plan, state, latents, world)
     with world.together():
         check_scores(config)
         if world.is_main:
-            folder.create(write_yaml(config))
-            folder.write_status("running", state.images_seen, "", state.watch.lasting)
-    announce(config, plan, data.manifest, state, world)
-    recorder = None
+            run.folder.create(write_yaml(config))
+            run.folder.write_status("running", state.images_seen, "", state.watch.lasting)
+    announce(run, plan, state.images_seen)
     try:
-        recorder = open_recorder(
-            config, folder, checkpointer, plan.batches, plan.total_images, plan.precision, data.manifest, saved, world,
-            stages,
-        )  # fmt: skip
-        note_start(folder, state, world)
-        stages.enter("decode")
-        source = _fill(config, data, stop, world)
-        stages.enter("start")
-        scores = open_scores(config, data.manifest, source, folder.scores, state.images_seen, world)
-        recorder.scores = scores
-        if scores and scores.best and recorder.keep_best:
-            _, checkpointer.best = scores.best
-        return _train_or_roll_back(config, plan, state, latents, source, recorder, stop, world)
+        return _open_and_train(run, plan, data, checkpointer, journal, state, latents)
     except Interrupted as asked:
-        return _end_before_first_step(folder, state, recorder, str(asked), stages, world)
+        log.info("stopped by %s before the first step: %s", asked, run.folder.path)
+        text = f"stopped by {asked} before the first step"
+        journal.ended("preempted", state.images_seen, str(asked), state.watch.lasting, text)
+        return 0
     except BaseException as error:
         if isinstance(error, ShardError) and not world.is_main:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
         if world.is_main:
             checkpointer.wait()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            folder.try_write_status("failed", state.images_seen, reason, state.watch.lasting, stages.seconds())
-            note_event(folder.events, state.images_seen, "failed", reason)
-            if recorder:
-                recorder.trackers.close("failed", state.watch.shown)
-            if recorder and isinstance(error, RunFailed):
-                recorder.report()
+            journal.ended("failed", state.images_seen, reason, state.watch.lasting)
+            if isinstance(error, RunFailed):
+                _report(run)
         raise
 
 
-def _end_before_first_step(
-    folder: RunFolder, state: TrainState, recorder: RunRecorder | None, reason: str, stages: StageClock, world: World
-) -> int:
-    """Says that the run was asked to stop before it had anything to save."""
-    log.info("stopped by %s before the first step: %s", reason, folder.path)
-    if world.is_main:
-        folder.try_write_status("preempted", state.images_seen, reason, state.watch.lasting, stages.seconds())
-        note_event(folder.events, state.images_seen, "preempted", f"stopped by {reason} before the first step")
-    if recorder:
-        recorder.trackers.close("preempted", state.watch.shown)
+def _say_finished(journal: Journal, images_seen: int, lasting: dict[str, str]) -> int:
+    """Says that the run was done before; the exit status."""
+    log.info(
+        "%s is finished: %d images were seen; raise --train.total_images or --train.epochs to go on, "
+        "or choose another --run.dir",
+        journal.folder.path,
+        images_seen,
+    )
+    journal.finished_before(images_seen, lasting)
     return 0
 
 
-def _fill(config: TrainConfig, data: Data, stop: StopRequest, world: World) -> PixelSource:
+def _open_and_train(
+    run: Run,
+    plan: Plan,
+    data: Data,
+    checkpointer: Checkpointer,
+    journal: Journal,
+    state: TrainState,
+    latents: Latents,
+) -> int | None:
+    """Opens what the run is told and drawn with, then trains: the exit status, or None after a rollback."""
+    config, world = run.config, run.world
+    console = ConsoleTracker(plan.total_images, state.images_seen) if world.is_main else None
+    ids = _tell_trackers(run, plan, journal, console)
+    journal.started(state.images_seen, world.size, world.device.type)
+    with run.stages.during("decode"):
+        source = _fill(run, data)
+    scoring = open_scores(config, plan.manifest, source, run.folder.scores, state.images_seen, world)
+    statistics = AverageStatistics(config.run.seed, config.model.latent_size, world)
+    sampler = FixedLatentSampler(
+        config.run.seed, config.sample.num_images, config.model.latent_size, config.data.image_size, world
+    )
+    samples = Samples(sampler, statistics, run.folder, journal.trackers)
+    with run.stages.during("samples"):
+        real_spread = samples.real(source, plan.batches, save=state.images_seen == 0)
+    watch = StabilityWatch(plan.total_images, plan.batches.global_batch, config.data.image_size)
+    recorder = Recorder(
+        run, plan, journal, samples, statistics, scoring,
+        RunWatch(watch, config.train.on_collapse, journal, real_spread),
+        Checkpoints(run, plan, checkpointer, journal, ids),
+    )  # fmt: skip
+    try:
+        reason = _train(run, plan, source, recorder, state, latents, console)
+        return _finish(run, recorder, state, reason)
+    except Collapsed as collapse:
+        checkpointer.wait()
+        roll_back(run, recorder, collapse)
+        journal.trackers.close("rolled back", state.watch.shown)
+        return None
+
+
+def _tell_trackers(run: Run, plan: Plan, journal: Journal, console: ConsoleTracker | None) -> dict[str, str]:
+    """Opens the trackers for the journal; the ids under which they know the run. UserError on every rank or on none."""
+    world, images_seen = run.world, plan.saved.images_seen if plan.saved else 0
+    environment = describe_environment(
+        world, plan.manifest, plan.precision.name, plan.batches.global_batch, plan.total_images
+    )
+    with world.together():
+        if world.is_main:
+            run.folder.write_environment(environment)
+            forget_warnings_after(run.folder.events, images_seen)
+    trackers, ids = open_trackers(run.config, run.folder, environment, plan.saved, world)
+    at_once = [tracker for tracker in trackers if isinstance(tracker, JsonlTracker)]  # a checkpoint relies on its rows
+    slow = [tracker for tracker in trackers if tracker not in at_once]
+    journal.tell(Trackers([*at_once, *([console] if console else [])], slow))
+    return ids
+
+
+def _fill(run: Run, data: Data) -> PixelSource:
     """Checks every byte of the shards, each rank its part, and decodes them if they are cached.
 
     Raises Interrupted, on every rank, if one is asked to stop meanwhile.
     """
+    world = run.world
     with world.together():  # each node may have a copy of its own
-        data.shards.verify(world.local_rank, world.local_size, before_each=stop.raise_if_asked)
+        data.shards.verify(world.local_rank, world.local_size, before_each=run.stop.raise_if_asked)
     with decoding_bar(len(data.shards) // world.size, visible=world.is_main) as show:
 
         def report(images: int) -> None:
-            stop.raise_if_asked()
+            run.stop.raise_if_asked()
             show(images)
 
-        return open_source(config.data, data.shards, data.decode, world, report)
-
-
-def _train_or_roll_back(
-    config: TrainConfig,
-    plan: Plan,
-    state: TrainState,
-    latents: Latents,
-    source: PixelSource,
-    recorder: RunRecorder,
-    stop: StopRequest,
-    world: World,
-) -> int | None:
-    """Trains to the end: the exit status, or None if the run collapsed and went back to an earlier checkpoint."""
-    try:
-        reason = _train(config, plan, state, latents, source, recorder, stop, world)
-        return _finish(state, recorder, reason, world)
-    except Collapsed as collapse:
-        recorder.checkpointer.wait()
-        roll_back(config, recorder.folder, recorder.checkpointer, collapse, recorder.trackers, world)
-        recorder.trackers.close("rolled back", state.watch.shown)
-        return None
+        return open_source(run.config.data, data.shards, data.decode, world, report)
 
 
 def _train(
-    config: TrainConfig,
+    run: Run,
     plan: Plan,
+    source: PixelSource,
+    recorder: Recorder,
     state: TrainState,
     latents: Latents,
-    source: PixelSource,
-    recorder: RunRecorder,
-    stop: StopRequest,
-    world: World,
+    console: ConsoleTracker | None,
 ) -> str | None:
     """Everything from the first picture to the last step; why it stopped before the end, if it did."""
-    at_start = state.images_seen == 0
-    stages = recorder.throughput.stages
-    with stages.during("samples"):
-        recorder.real_images(source, plan.batches, config.sample.num_images, save=at_start)
-        if at_start:
+    config, world, journal = run.config, run.world, recorder.journal
+    if state.images_seen == 0:
+        with run.stages.during("samples"):
             recorder.sample(state)
-    if config.train.on_collapse == "rollback" and recorder.checkpointer.newest_images_seen() is None:
-        with stages.during("checkpoints"):
+    checkpointer = recorder.checkpoints.checkpointer
+    if config.train.on_collapse == "rollback" and checkpointer.newest_images_seen() is None:
+        with run.stages.during("checkpoints"):
             recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
     update = open_update(config, state, plan.precision, plan.batches, world)
-
-    def note_hang(reason: str) -> None:
-        if world.is_main:
-            recorder.folder.write_status("failed", state.images_seen, reason, state.watch.lasting, stages.seconds())
-
-    heartbeat = Heartbeat(world, config.run.hang_timeout_seconds, note_hang)
-    profile = StepProfile(recorder.folder.profile, config.track.profile_steps, world)
-    stages.enter("train")
-    try:
-        reason = train(
-            state,
-            update,
-            endless_batches(source, plan.batches, state.images_seen),
-            latents,
-            recorder,
-            Cadence(
-                Every(config.track.every_images),
-                Every(config.sample.every_images),
-                Every(config.checkpoint.every_images),
-                Every(config.evaluate.every_images),
-            ),
-            plan.total_images,
-            stop,
-            heartbeat,
-            profile,
+    training = Training(
+        state=state,
+        update=update,
+        batches=endless_batches(source, plan.batches, state.images_seen),
+        latents=latents,
+        recorder=recorder,
+        cadence=Cadence.of(config),
+        throughput=Throughput(world.device, world.size, run.stages),
+        heartbeat=Heartbeat(
             world,
-        )
+            config.run.hang_timeout_seconds,
+            lambda reason: journal.hung(state.images_seen, reason, state.watch.lasting),
+        ),
+        profile=StepProfile(run.folder.profile, config.track.profile_steps, world),
+        show_progress=console.advance if console else lambda images_seen: None,
+    )
+    run.stages.enter("train")
+    try:
+        reason = train(run, plan, training)
     except RunFailed:
-        _close(heartbeat, profile, update)  # this process goes on: with a rollback, or with the report
+        training.close()  # this process goes on: with a rollback, or with the report
+        recorder.samples.wait_for_those_so_far()()
         raise
-    _close(heartbeat, profile, update)
+    training.close()
+    if reason is None and world.any(bool(state.window.sums[-1] > 0)):
+        recorder.row(state, training.throughput)
     return reason
 
 
-def _close(heartbeat: Heartbeat, profile: StepProfile, update: EagerUpdate | CapturedUpdate) -> None:
-    heartbeat.stop()
-    profile.close()
-    update.close()
-
-
-def _finish(state: TrainState, recorder: RunRecorder, reason: str | None, world: World) -> int:
-    """The last row, grid and checkpoint, and the status that people and scripts look at."""
-    stages = recorder.throughput.stages
+def _finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) -> int:
+    """The last grid and checkpoint, and the status that people and scripts look at."""
+    journal = recorder.journal
     if reason is None:
-        if world.any(bool(state.window.sums[-1] > 0)):
-            recorder.row(state)
-        with stages.during("samples"):
+        with run.stages.during("samples"):
             recorder.sample(state)
-    with stages.during("checkpoints"):
+    with run.stages.during("checkpoints"):
         saved = recorder.checkpoint(state, wait=True)
-    status: Literal["done", "preempted"] = "done" if reason is None else "preempted"
-    lasting = state.watch.lasting  # with what the last row and grid showed
-    if not world.is_main:
-        recorder.trackers.close(status, state.watch.shown)
-        return 0
     if not saved:
-        lost = "the last checkpoint could not be written"
-        recorder.folder.try_write_status("failed", state.images_seen, lost, lasting, stages.seconds())
-        raise RunFailed(f"{recorder.folder.path}: the last checkpoint could not be written; make room and start again")
-    note_event(recorder.folder.events, state.images_seen, status, f"stopped by {reason}" if reason else "the end")
-    # Before a tracker may wait for a network.
-    recorder.folder.try_write_status(status, state.images_seen, reason or "", lasting, stages.seconds())
-    with stages.during("trackers"):
-        recorder.trackers.close(status, state.watch.shown)
-    how = f"stopped by {reason}" if reason else "done"
-    log.info("%s at %d images: %s", how, state.images_seen, recorder.folder.path)
-    with stages.during("report"):
-        recorder.show_results(state)
-    recorder.folder.try_write_status(status, state.images_seen, reason or "", lasting, stages.seconds())
-    log.info("%s", stages)
-    say_what_lasts(lasting, "stopped" if reason else "ended", recorder.folder)
+        raise RunFailed(f"{run.folder.path}: the last checkpoint could not be written; make room and start again")
+    status: Status = "preempted" if reason else "done"
+    told = (status, state.images_seen, reason or "", state.watch.lasting)  # with what the last row and grid showed
+    journal.ended(*told, text=f"stopped by {reason}" if reason else "the end")
+    if run.world.is_main:
+        log.info(
+            "%s at %d images: %s", f"stopped by {reason}" if reason else "done", state.images_seen, run.folder.path
+        )
+        with run.stages.during("report"):
+            _report(run)
+        _say_where_things_are(run.folder, state.images_seen)
+    journal.closed(*told)
     return 0
+
+
+def _report(run: Run) -> None:
+    """Draws the curves and writes the report of a run that has ended, if they are wanted. For rank 0."""
+    if not run.config.track.report:
+        return
+    try:
+        draw_curves(run.folder.metrics, run.folder.curves)
+    except Exception as error:  # a picture is no reason to call a finished run failed
+        log.warning("could not draw %s (%s)", run.folder.curves, error)
+    try_to_report(run.folder)
+
+
+def _say_where_things_are(folder: RunFolder, images_seen: int) -> None:
+    for what, path in (
+        ("samples", folder.grid(images_seen)),
+        ("samples of the average", folder.ema_grid(images_seen)),
+        ("real images", folder.real_grid),
+        ("curves", folder.curves),
+        ("report", folder.report),
+        ("checkpoint", folder.checkpoint(images_seen)),
+    ):
+        if path.exists():
+            log.info("  %-24s%s", what, path)

@@ -11,6 +11,7 @@ from dcgan_dist.base.counter_random import normal
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
 from dcgan_dist.distributed.world import World
+from dcgan_dist.training.state import TrainState
 
 BATCH, BATCHES = 128, 8  # latents over all ranks
 
@@ -35,3 +36,17 @@ def _latents(generator: nn.Module, seed: int, size: int, world: World) -> Iterat
     everything = normal(seed, "calibration latents", 0, BATCHES * batch, size, weight.device).to(weight.dtype)
     for latents in everything.split(batch):
         yield latents[first : first + count]
+
+
+class AverageStatistics:
+    """Keeps the statistics of the generator's average up to date, measured once at each step that needs them."""
+
+    def __init__(self, seed: int, latent_size: int, world: World) -> None:
+        self._arguments = seed, latent_size, world
+        self._measured_at: int | None = None
+
+    def ready(self, state: TrainState) -> None:
+        """Readies the average to be used, unless that was done at this very step. Every rank must call it."""
+        if state.average is not None and self._measured_at != state.images_seen:
+            calibrate_batch_norm(state.average, *self._arguments)
+            self._measured_at = state.images_seen

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,8 +21,18 @@ from dcgan_dist.training.state import TrainState, uses_joint_pass
 
 log = logging.getLogger(__name__)
 
-Update = Callable[[Tensor, Tensor, Tensor], None]
-"""Pixels uint8 [n, 3, size, size] and two sets of latents [n, latent_size] in; the training state moves one step on."""
+
+class Update(Protocol):
+    """Takes steps: the training state moves on by one at each call."""
+
+    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
+        """Pixels uint8 [n, 3, size, size], and latents [n, latent_size] for each network's update."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds of the device."""
+        ...
+
 
 STEPS_BEFORE_CAPTURE = 11  # libraries choose kernels and NCCL opens its connections in the first steps
 

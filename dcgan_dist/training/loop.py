@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from dcgan_dist.base.counter_random import normal, stream_seed
-from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.heartbeat import Heartbeat
-from dcgan_dist.distributed.world import World
-from dcgan_dist.run.stop import StopRequest
 from dcgan_dist.tracking.profile import StepProfile
+from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.training.engine import Update
-from dcgan_dist.training.recorder import RunRecorder
+from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.plan import Plan, Run
+from dcgan_dist.training.recorder import Recorder
 from dcgan_dist.training.state import TrainState
 
 
@@ -40,65 +39,60 @@ class Cadence:
     checkpoint: Every
     score: Every
 
+    @classmethod
+    def of(cls, config: TrainConfig) -> Cadence:
+        """As the settings say."""
+        track, sample, checkpoint, evaluate = config.track, config.sample, config.checkpoint, config.evaluate
+        return cls(*(Every(section.every_images) for section in (track, sample, checkpoint, evaluate)))
+
 
 @dataclass(frozen=True)
-class Latents:
-    """This rank's latents at each step: functions of the seed and the position, so never another rank's."""
+class Training:
+    """What the loop works with."""
 
-    plan: BatchPlan
-    size: int
-    world: World
-    dtype: torch.dtype
-    rollbacks: int = 0
-    """After each the run goes on with others, or it would come to the same end."""
+    state: TrainState
+    update: Update
+    batches: Iterator[Tensor]
+    latents: Latents
+    recorder: Recorder
+    cadence: Cadence
+    throughput: Throughput
+    heartbeat: Heartbeat
+    profile: StepProfile
+    show_progress: Callable[[int], None]
+    """Told of the images seen after each step."""
 
-    def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
-        """One set for the discriminator's update and one for the generator's: [count, size] each."""
-        seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
-        first, second = (
-            normal(seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
-            for stream in ("discriminator latents", "generator latents")
-        )
-        return first.to(self.dtype), second.to(self.dtype)
+    def close(self) -> None:
+        """Ends the watch for hangs and the profile, and frees the graph."""
+        self.heartbeat.stop()
+        self.profile.close()
+        self.update.close()
 
 
-def train(
-    state: TrainState,
-    update: Update,
-    batches: Iterator[Tensor],
-    latents: Latents,
-    recorder: RunRecorder,
-    cadence: Cadence,
-    total_images: int,
-    stop: StopRequest,
-    heartbeat: Heartbeat,
-    profile: StepProfile,
-    world: World,
-) -> str | None:
-    """Trains until `total_images` were seen. Returns why it stopped before, or None if it did not."""
-    global_batch = latents.plan.global_batch
-    throughput = recorder.throughput
+def train(run: Run, plan: Plan, training: Training) -> str | None:
+    """Trains until all images of the plan were seen. Returns why it stopped before, or None if it did not."""
+    state, recorder, cadence, throughput = training.state, training.recorder, training.cadence, training.throughput
     throughput.take_figures()  # the clock starts here
-    while state.images_seen < total_images:
-        if stop.agreed(world):
-            return stop.reason
+    while state.images_seen < plan.total_images:
+        if run.stop.agreed(run.world):
+            return run.stop.reason
         with throughput.waiting_for_data():
-            pixels = next(batches)  # uint8 [n, 3, size, size]
-        update(pixels, *latents.at(state.images_seen))
+            pixels = next(training.batches)  # uint8 [n, 3, size, size]
+        training.update(pixels, *training.latents.at(state.images_seen))
 
-        before, state.images_seen = state.images_seen, state.images_seen + global_batch
-        throughput.add(global_batch)
-        recorder.advance(state)
-        profile.step()
-        heartbeat.beat()
+        before, state.images_seen = state.images_seen, state.images_seen + plan.batches.global_batch
+        throughput.add(plan.batches.global_batch)
+        training.show_progress(state.images_seen)
+        training.profile.step()
+        training.heartbeat.beat()
 
-        best, last = False, state.images_seen >= total_images
-        scored = recorder.scores and (last or cadence.score.due(before, state.images_seen))
+        best, last = False, state.images_seen >= plan.total_images
+        scored = recorder.scoring and (last or cadence.score.due(before, state.images_seen))
         if scored:
-            with throughput.paused("scores"), heartbeat.paused():
+            with throughput.paused("scores"), training.heartbeat.paused():
                 best = recorder.score(state)
         if scored or cadence.row.due(before, state.images_seen):  # a score has a row of its own, at its moment
-            recorder.row(state)
+            recorder.row(state, throughput)
         if last:
             break  # the last grid and checkpoint are the caller's
         if cadence.sample.due(before, state.images_seen):

@@ -10,35 +10,50 @@ from typing import Any
 import torch
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.stage_clock import StageClock
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
-from dcgan_dist.run.events import note_event
 from dcgan_dist.run.folder import RunFolder
-from dcgan_dist.training.loop import Latents
-from dcgan_dist.training.resume import check_contents, check_identity, check_precision, choose_global_batch
+from dcgan_dist.run.saved import Saved
+from dcgan_dist.run.stop import StopRequest
+from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.resume import check_identity, check_precision, choose_global_batch
 from dcgan_dist.training.state import TrainState, initial_state
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Run:
+    """What one start of a run shares with all its parts."""
+
+    config: TrainConfig
+    folder: RunFolder
+    world: World
+    stop: StopRequest
+    stages: StageClock
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is settled before the first step."""
 
+    manifest: Manifest
+    saved: Saved | None
+    """The checkpoint that the run goes on from."""
     batches: BatchPlan
     total_images: int
     precision: Precision
 
 
-def settle(config: TrainConfig, manifest: Manifest, saved: dict[str, Any] | None, world: World) -> Plan:
+def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: World) -> Plan:
     """What follows from configuration, data, checkpoint and ranks; UserError where they do not fit."""
     with world.together():
         if saved:
-            check_contents(saved)
             check_identity(config, manifest.fingerprint, saved)
     global_batch = choose_global_batch(config, world, saved, manifest.samples)
     wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
@@ -47,7 +62,7 @@ def settle(config: TrainConfig, manifest: Manifest, saved: dict[str, Any] | None
     if saved:
         check_precision(config, precision.name, saved)
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
-    return Plan(batches, total_images, precision)
+    return Plan(manifest, saved, batches, total_images, precision)
 
 
 def _agree_on_precision(config: TrainConfig, world: World) -> Any:
@@ -58,29 +73,29 @@ def _agree_on_precision(config: TrainConfig, world: World) -> Any:
     return able[0] if len(set(able)) == 1 else "fp32"
 
 
-def restore(config: TrainConfig, plan: Plan, saved: dict[str, Any] | None, world: World) -> TrainState:
-    """The state of the checkpoint, or the one before the first step.
+def restore(config: TrainConfig, plan: Plan, world: World) -> TrainState:
+    """The state of the plan's checkpoint, or the one before the first step.
 
     Raises UserError, on every rank, if the checkpoint holds something else than these networks and optimizers.
     """
     state = initial_state(config, world, plan.precision)
     with world.together():
-        if saved:
-            _load(state, saved, world)
+        if plan.saved:
+            _load(state, plan.saved, world)
     return state
 
 
-def _load(state: TrainState, saved: dict[str, Any], world: World) -> None:
+def _load(state: TrainState, saved: Saved, world: World) -> None:
     try:
-        state.load_state_dict(saved, world)
+        state.load(saved, world)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"the checkpoint at {saved['images_seen']} images does not fit these networks and optimizers: "
+            f"the checkpoint at {saved.images_seen} images does not fit these networks and optimizers: "
             f"{' '.join(str(error).split())[:200]}; set --model and --data back, or choose another --run.dir"
         ) from None
 
 
-def check_ranks(state: TrainState, plan: Plan, latents: Latents, manifest: Manifest, world: World) -> None:
+def check_ranks(plan: Plan, state: TrainState, latents: Latents, world: World) -> None:
     """A cheap look, before the first step, at what goes wrong silently where it goes wrong."""
     batches, position = plan.batches, state.images_seen
     assert_equal_on_all_ranks(
@@ -88,7 +103,7 @@ def check_ranks(state: TrainState, plan: Plan, latents: Latents, manifest: Manif
         {
             "generator weights": checksum(state.generator),
             "discriminator weights": checksum(state.discriminator),
-            "data sets": manifest.fingerprint,
+            "data sets": plan.manifest.fingerprint,
             "global batches": batches.global_batch,
             "images to train on": plan.total_images,
             "images seen": position,
@@ -100,27 +115,20 @@ def check_ranks(state: TrainState, plan: Plan, latents: Latents, manifest: Manif
         assert_disjoint(world, "images", batches.ids(position))
 
 
-def note_start(folder: RunFolder, state: TrainState, world: World) -> None:
-    """Notes down that the run starts, or goes on, and on how many ranks."""
-    if world.is_main:
-        kind = "resume" if state.images_seen else "start"
-        note_event(folder.events, state.images_seen, kind, f"{kind} on {world.size} rank(s) of {world.device.type}")
-
-
-def announce(config: TrainConfig, plan: Plan, manifest: Manifest, state: TrainState, world: World) -> None:
+def announce(run: Run, plan: Plan, images_seen: int) -> None:
     """Says in a line what is about to be trained, and how."""
     log.info(
         "%s %s on %d rank(s) of %s, %s; %d images of %s (%s); %d a step, %d in all",
-        "going on with" if state.images_seen else "starting",
-        config.run.folder,
-        world.size,
-        world.device.type,
+        "going on with" if images_seen else "starting",
+        run.folder.path,
+        run.world.size,
+        run.world.device.type,
         plan.precision.name,
-        manifest.samples,
-        manifest.dataset,
-        manifest.split,
+        plan.manifest.samples,
+        plan.manifest.dataset,
+        plan.manifest.split,
         plan.batches.global_batch,
         plan.total_images,
     )
-    if state.images_seen:
-        log.info("%d images were seen before", state.images_seen)
+    if images_seen:
+        log.info("%d images were seen before", images_seen)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.launcher import is_restart
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
+from dcgan_dist.run.saved import Saved
 from dcgan_dist.training.stability import WatchRecord
 
 log = logging.getLogger(__name__)
@@ -40,32 +41,22 @@ BEFORE_IT_WAS_A_SETTING = {"train.reuse_fakes": False}
 # Those among them that give the weights their shapes: no checkpoint of another value can be loaded.
 SHAPES = ("data.image_size", "model.latent_size", "model.base_channels", "model.discriminator_input_norm")
 
-# What the parts of a checkpoint are that nobody else looks at before they are used.
-KINDS = {
-    "optimizers": dict,
-    "scalers": dict,
-    "config": dict,
-    "dataset_fingerprint": str,
-    "global_batch": int,
-    "tracker_ids": dict,
-}
 
-
-def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str, Any] | None:
+def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> Saved | None:
     """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
     newest = checkpointer.newest_images_seen()
     if config.run.resume not in ("auto", "never"):
         saved = checkpointer.load(Path(config.run.resume))
-        if newest is not None and newest > saved["images_seen"]:
+        if newest is not None and newest > saved.images_seen:
             if is_restart():
                 return checkpointer.load_newest()  # of this very run, which has come further since its first start
             # The next resume would take the newer one, which is not of this line.
             raise UserError(
                 f"run.resume = {config.run.resume}: {checkpointer.folder} has a checkpoint of {newest} images, newer "
-                f"than the {saved['images_seen']} of this one; delete what is newer or choose another --run.dir"
+                f"than the {saved.images_seen} of this one; delete what is newer or choose another --run.dir"
             )
         if Path(config.run.resume).resolve().parent != checkpointer.folder.resolve():
-            saved |= _of_a_branch(saved["images_seen"])
+            return _as_a_branch(saved)
         return saved
     if config.run.resume == "never" and newest is not None and not is_restart():
         raise UserError(
@@ -75,14 +66,15 @@ def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> dict[str
     return checkpointer.load_newest()
 
 
-def _of_a_branch(images_seen: int) -> dict[str, Any]:
-    """What a run that begins with another's checkpoint does not inherit: its trackers' runs and its rollbacks."""
-    return {"tracker_ids": {}, "watch": WatchRecord(last_row=images_seen, last_grid=images_seen).as_dict()}
+def _as_a_branch(saved: Saved) -> Saved:
+    """As a run begins with another's checkpoint: it does not inherit the trackers' runs and the rollbacks."""
+    watch = WatchRecord(last_row=saved.images_seen, last_grid=saved.images_seen).as_dict()
+    return replace(saved, tracker_ids={}, watch=watch)
 
 
-def check_precision(config: TrainConfig, precision: str, saved: dict[str, Any]) -> None:
+def check_precision(config: TrainConfig, precision: str, saved: Saved) -> None:
     """Raises UserError if `auto` would choose another arithmetic on this hardware than the run began with."""
-    before = saved.get("precision", precision)
+    before = saved.precision or precision
     if before != precision and not config.run.accept_changes:
         raise UserError(
             f"train.precision = {config.train.precision}: this hardware computes in {precision} and the run in "
@@ -91,7 +83,7 @@ def check_precision(config: TrainConfig, precision: str, saved: dict[str, Any]) 
         )
 
 
-def choose_global_batch(config: TrainConfig, world: World, saved: dict[str, Any] | None, num_samples: int) -> int:
+def choose_global_batch(config: TrainConfig, world: World, saved: Saved | None, num_samples: int) -> int:
     """Images all ranks take in a step together, from the settings and, on resume, the checkpoint.
 
     Raises UserError where it is larger than the data, leaves a rank without images, or would change on resume.
@@ -107,8 +99,8 @@ def choose_global_batch(config: TrainConfig, world: World, saved: dict[str, Any]
             f"{name}: a step would take {batch} images over {world.size} ranks, {data.shards} has only "
             f"{num_samples}; make it smaller"
         )
-    if saved and saved["global_batch"] != batch:
-        kept = saved["global_batch"]
+    if saved and saved.global_batch != batch:
+        kept = saved.global_batch
         counts = (
             f"{kept // data.batch_size_per_rank} rank(s)" if kept % data.batch_size_per_rank == 0 else "no rank count"
         )
@@ -120,22 +112,12 @@ def choose_global_batch(config: TrainConfig, world: World, saved: dict[str, Any]
     return batch
 
 
-def check_contents(saved: dict[str, Any]) -> None:
-    """Raises UserError if a part of a checkpoint is of another kind than we write."""
-    for key, kind in KINDS.items():
-        if not isinstance(saved[key], kind):
-            raise UserError(
-                f"the checkpoint at {saved['images_seen']} images is not one of this program ({key} cannot be "
-                f"{str(saved[key])[:40]!r}); go on from another one with --run.resume, or choose another --run.dir"
-            )
-
-
-def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any]) -> None:
+def check_identity(config: TrainConfig, fingerprint: str, saved: Saved) -> None:
     """Raises UserError naming every setting, and the data, that differ from what the checkpoint was trained with.
 
     With `run.accept_changes` only what the networks' shapes depend on must not differ.
     """
-    now, then, default = config.as_dict(), saved["config"], TrainConfig().as_dict()
+    now, then, default = config.as_dict(), saved.config, TrainConfig().as_dict()
     differing: dict[str, str] = {}
     for key in IDENTITY:
         section, field = key.split(".")
@@ -144,7 +126,7 @@ def check_identity(config: TrainConfig, fingerprint: str, saved: dict[str, Any])
         before = fields.get(field, once) if isinstance(fields, dict) else None
         if now[section][field] != before:
             differing[key] = f"{key} is {now[section][field]} and was {before}"
-    if saved["dataset_fingerprint"] != fingerprint:
+    if saved.dataset_fingerprint != fingerprint:
         differing["data"] = f"the images in {config.data.shards} are not those of before (another fingerprint)"
     if not differing:
         return

@@ -2,83 +2,65 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Any
 
 from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.base.json_lines import keep_rows
-from dcgan_dist.config import TrainConfig
-from dcgan_dist.distributed.world import World
 from dcgan_dist.metrics.scores_file import drop_scores_after
-from dcgan_dist.run.checkpoint import Checkpointer
-from dcgan_dist.run.events import note_event
 from dcgan_dist.run.folder import RunFolder
-from dcgan_dist.tracking.tracker import Trackers
+from dcgan_dist.training.plan import Run
+from dcgan_dist.training.recorder import Recorder
 from dcgan_dist.training.stability import Collapsed, WatchRecord
 from dcgan_dist.training.state import DISCRIMINATOR_RATE_AFTER_ROLLBACK
 
 log = logging.getLogger(__name__)
 
 
-def roll_back(
-    config: TrainConfig,
-    folder: RunFolder,
-    checkpointer: Checkpointer,
-    collapse: Collapsed,
-    trackers: Trackers,
-    world: World,
-) -> None:
+def roll_back(run: Run, recorder: Recorder, collapse: Collapsed) -> None:
     """Makes the best checkpoint from before the collapse, or else the last, the newest of the run folder.
 
     It then says how often the run went back; new latents and a lower rate of the discriminator follow from that. Raises
     RunFailed, on every rank, if the run went back too often already or nothing from before is left.
     """
-    outcome = _go_back(config, folder, checkpointer, collapse, trackers) if world.is_main else None
-    failure = world.broadcast_object(outcome)
+    outcome = _go_back(run, recorder, collapse) if run.world.is_main else None
+    failure = run.world.broadcast_object(outcome)
     if failure:
         raise RunFailed(failure)
 
 
-def as_resumed(config: TrainConfig) -> TrainConfig:
-    """The settings with which the run goes on from its own folder."""
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, resume="auto"))
-
-
-def _go_back(
-    config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer, collapse: Collapsed, trackers: Trackers
-) -> str | None:
+def _go_back(run: Run, recorder: Recorder, collapse: Collapsed) -> str | None:
     """Why the run has to end; None if it can go on."""
-    if collapse.rollbacks >= config.train.max_rollbacks:
+    most, checkpointer = run.config.train.max_rollbacks, recorder.checkpoints.checkpointer
+    if collapse.rollbacks >= most:
         return f"{collapse}; {collapse.rollbacks} rollback(s) did not help (train.max_rollbacks)"
-    for target in _targets(checkpointer, collapse.since):
+    best = recorder.scoring.best if recorder.scoring and run.config.checkpoint.keep_best else None
+    for target in _targets(checkpointer.saved(), collapse.since, best[1] if best else None):
         rollbacks = collapse.rollbacks + 1
         # Only what this one remembers of the run; the signs that were shown may show again.
         record = WatchRecord(rollbacks=rollbacks, last_row=target, last_grid=target)
         try:
-            checkpointer.go_back_to(target, {"watch": record.as_dict()})
-            _forget_after(folder, target)
+            checkpointer.go_back_to(target, record.as_dict())
+            _forget_after(run.folder, target)
         except UserError as error:
             log.warning("%s; trying the one before it", error)
             continue
         except (OSError, RuntimeError) as error:
             return f"{collapse}; could not go back: {' '.join(str(error).split())}"
-        rate = config.optim.discriminator_lr * DISCRIMINATOR_RATE_AFTER_ROLLBACK**rollbacks
-        text = (
-            f"rollback {rollbacks} of {config.train.max_rollbacks} to {target} images, with {rate:g} as the "
-            f"discriminator's rate, because {collapse}"
+        rate = run.config.optim.discriminator_lr * DISCRIMINATOR_RATE_AFTER_ROLLBACK**rollbacks
+        recorder.journal.rolled_back(
+            target,
+            f"rollback {rollbacks} of {most} to {target} images, with {rate:g} as the discriminator's rate, "
+            f"because {collapse}",
         )
-        log.warning("%s", text)
-        note_event(folder.events, target, "rollback", text)
-        trackers.alert(f"rollback to {target} images", text)
         return None
     return f"{collapse}; there is no checkpoint from before {collapse.since} images to go back to"
 
 
-def _targets(checkpointer: Checkpointer, since: int) -> list[int]:
+def _targets(saved: list[int], since: int, best: int | None) -> list[int]:
     """Checkpoints from before the collapse: the best one, then the others from the newest on."""
-    before = [images_seen for images_seen in checkpointer.saved() if images_seen <= since]
-    return sorted(before, key=lambda images_seen: images_seen != checkpointer.best)
+    before = [images_seen for images_seen in saved if images_seen <= since]
+    return sorted(before, key=lambda images_seen: images_seen != best)
 
 
 def _forget_after(folder: RunFolder, images_seen: int) -> None:

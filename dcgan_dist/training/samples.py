@@ -13,12 +13,19 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.counter_random import normal
 from dcgan_dist.base.grid import save_grid
-from dcgan_dist.data.sample_order import share
+from dcgan_dist.data.loader import BatchPlan, PixelSource
+from dcgan_dist.data.sample_order import sample_ids, share
+from dcgan_dist.distributed.replicate import copy_from_main
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.step import to_pixels
+from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.tracking.tracker import Trackers
+from dcgan_dist.training.calibration import AverageStatistics
+from dcgan_dist.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
+FEWEST_IMAGES = 8  # of a grid whose diversity says anything
 MOST_PENDING_GRIDS = 8  # more of them, and the disk is stuck: then training waits for it
 
 
@@ -96,3 +103,69 @@ def _try_to_save(pixels: Callable[[], Tensor], path: Path) -> bool:
         log.warning("could not write %s (%s); training goes on", path, error)
         return False
     return True
+
+
+class Samples:
+    """The grids of a run: drawn by all ranks, written and told by rank 0 while training goes on."""
+
+    def __init__(
+        self, sampler: FixedLatentSampler, statistics: AverageStatistics, folder: RunFolder, trackers: Trackers
+    ) -> None:
+        self._sampler = sampler
+        self._statistics = statistics
+        self._folder = folder
+        self._trackers = trackers
+        self._writer = GridWriter()
+
+    def draw(self, state: TrainState) -> Tensor:
+        """Draws the fixed latents with the generator and its average, and saves both; returns the generator's images.
+
+        They are uint8 [n, 3, size, size], on every rank.
+        """
+        self._statistics.ready(state)
+        at = state.images_seen
+        pixels = self._grid(state.generator, "samples/fixed_latents", self._folder.grid(at), at)
+        if state.average is not None:
+            self._grid(state.average, "samples/fixed_latents_ema", self._folder.ema_grid(at), at)
+        return pixels
+
+    def real(self, source: PixelSource, batches: BatchPlan, save: bool) -> float | None:
+        """How much as many real images differ as a grid has, on every rank; saves them too if asked.
+
+        None if there are too few of them to say.
+        """
+        world = self._sampler.world
+        return world.broadcast_object(self._real(source, batches, save) if world.is_main else None)
+
+    def _real(self, source: PixelSource, batches: BatchPlan, save: bool) -> float | None:
+        count = min(sum(self._sampler.counts), batches.num_samples)
+        ids = sample_ids(batches.seed, batches.num_samples, 0, count).tolist()
+        pixels = torch.cat(list(source([ids[start : start + 64] for start in range(0, count, 64)])))
+        if save:
+            self._save("samples/real", pixels.permute(0, 3, 1, 2), self._folder.real_grid, 0)
+        return float(spread(pixels)) if count >= FEWEST_IMAGES else None
+
+    def _grid(self, generator: nn.Module, name: str, path: Path, images_seen: int) -> Tensor:
+        world = self._sampler.world
+        # With local batch norm the ranks' running statistics differ; rank 0's are the network's, here and on disk.
+        copy_from_main(generator, world, "buffers")
+        pixels = self._sampler.draw(generator)
+        if world.is_main:
+            self._save(name, pixels, path, images_seen)
+        return pixels
+
+    def _save(self, name: str, pixels: Tensor, path: Path, images_seen: int) -> None:
+        self._trackers.image(name, path, images_seen, self._writer.save(copy_to_host(pixels), path))
+
+    def wait_for_those_so_far(self) -> Callable[[], None]:
+        """What waits, when it is called, until the grids drawn until now are written."""
+        return self._writer.wait_for_those_so_far()
+
+
+def spread(pixels: Tensor) -> Tensor:
+    """How much images, uint8 [n, 3, size, size], differ: their deviation at a pixel, a scalar on the device.
+
+    By its square, the mean squared distance between two of them is twice the mean variance of a pixel. Says nothing
+    about fewer than FEWEST_IMAGES.
+    """
+    return pixels.double().var(dim=0).mean().sqrt()

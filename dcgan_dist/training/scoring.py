@@ -33,6 +33,8 @@ class TrainingScores:
     world: World
     best: tuple[float, int] | None
     """The lowest score so far, and the images seen when it was taken."""
+    bests: list[int] = field(default_factory=list)
+    """Images seen at each score that was the best so far, for the checkpoints: the newest comes last."""
     pending: dict[str, float] = field(default_factory=dict)
     """Figures of the score just taken, for the row of the same moment."""
 
@@ -42,6 +44,7 @@ class TrainingScores:
         value, metric = float(self.world.broadcast_object(score.value)), score.protocol.metric
         if self.best is None or value < self.best[0]:
             self.best = value, images_seen
+            self.bests.append(images_seen)
         lowest, lowest_at = self.best
         is_best = lowest_at == images_seen
         self.pending = {
@@ -93,7 +96,7 @@ def open_scores(
     key = evaluator.protocol(asked.metric).key
     row = best_score(read_scores(path), asked.metric, key) if world.is_main else None
     best = world.broadcast_object((row["value"], row["images_seen"]) if row else None)
-    return TrainingScores(evaluator, path, world, best)
+    return TrainingScores(evaluator, path, world, best, [best[1]] if best else [])
 
 
 def check_scores(config: TrainConfig) -> None:

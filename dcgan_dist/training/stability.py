@@ -187,10 +187,10 @@ class StabilityWatch:
         return [sign] if sign else []
 
 
-def lasting_signs(saved: Mapping[str, Any]) -> dict[str, str]:
-    """The signs that had not gone when a checkpoint was `saved`, kind and text; none if it cannot tell."""
+def lasting_signs(record: dict[str, Any] | None) -> dict[str, str]:
+    """The signs that had not gone when a checkpoint kept this `record`, kind and text; none if it cannot tell."""
     try:
-        return WatchRecord.from_dict(saved.get("watch", {})).lasting
+        return WatchRecord.from_dict(record or {}).lasting
     except (AttributeError, TypeError):
         return {}
 

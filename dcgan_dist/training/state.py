@@ -18,6 +18,7 @@ from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import StepMetrics
+from dcgan_dist.run.saved import Saved
 from dcgan_dist.tracking.metric_window import MetricWindow
 from dcgan_dist.training.stability import WatchRecord
 
@@ -39,8 +40,8 @@ class TrainState:
     watch: WatchRecord
     images_seen: int = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of it; the networks load into ones with ordinary BatchNorm2d."""
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, by the fields of `Saved`."""
         return {
             "images_seen": self.images_seen,
             "generator": self.generator.state_dict(),
@@ -58,25 +59,27 @@ class TrainState:
             "watch": self.watch.as_dict(),
         }
 
-    def load_state_dict(self, saved: dict[str, Any], world: World) -> None:
+    def load(self, saved: Saved, world: World) -> None:
         """Becomes what was saved. Raises KeyError, RuntimeError or ValueError where the networks are of another shape.
 
         TypeError and AttributeError too, if it is no state at all.
         """
-        self.generator.load_state_dict(saved["generator"])
-        self.discriminator.load_state_dict(saved["discriminator"])
+        self.generator.load_state_dict(saved.generator)
+        self.discriminator.load_state_dict(saved.discriminator)
         if self.average:
-            self.average.load_state_dict(saved["ema"] or saved["generator"])
-        _load_optimizer(self.generator_optimizer, saved["optimizers"]["generator"])
-        _load_optimizer(self.discriminator_optimizer, saved["optimizers"]["discriminator"])
-        if saved["scalers"]["generator"] and self.generator_scaler.is_enabled():
-            self.generator_scaler.load_state_dict(saved["scalers"]["generator"])
-            self.discriminator_scaler.load_state_dict(saved["scalers"]["discriminator"])
+            self.average.load_state_dict(saved.ema or saved.generator)
+        for optimizer, moments in zip(
+            (self.generator_optimizer, self.discriminator_optimizer), saved.adam, strict=True
+        ):
+            _load_optimizer(optimizer, moments)
+        for scaler, scale in zip((self.generator_scaler, self.discriminator_scaler), saved.loss_scales, strict=True):
+            if scale and scaler.is_enabled():
+                scaler.load_state_dict(scale)
         if world.is_main:  # the sums of all ranks; the others go on from zero
-            self.window.sums.copy_(saved["metric_sums"])
-        self.images_seen = saved["images_seen"]
+            self.window.sums.copy_(saved.metric_sums)
+        self.images_seen = saved.images_seen
         # A checkpoint older than the watch has none.
-        self.watch = WatchRecord.from_dict(saved.get("watch", {"last_row": self.images_seen}))
+        self.watch = WatchRecord.from_dict({"last_row": self.images_seen} if saved.watch is None else saved.watch)
         for group in self.discriminator_optimizer.param_groups:
             group["lr"] *= DISCRIMINATOR_RATE_AFTER_ROLLBACK**self.watch.rollbacks
 

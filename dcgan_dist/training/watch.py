@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from dcgan_dist.base.errors import RunFailed
-from dcgan_dist.run.events import note_event
-from dcgan_dist.run.folder import RunFolder
-from dcgan_dist.tracking.tracker import Row, Trackers
+from dcgan_dist.tracking.journal import Journal
+from dcgan_dist.tracking.tracker import Row
+from dcgan_dist.training.samples import FEWEST_IMAGES, spread
 from dcgan_dist.training.stability import Collapsed, Sign, StabilityWatch
 from dcgan_dist.training.state import TrainState
-
-log = logging.getLogger(__name__)
-
-FEWEST_IMAGES = 8  # of a grid whose diversity says anything
 
 
 @dataclass
@@ -30,10 +23,8 @@ class RunWatch:
 
     watch: StabilityWatch
     on_collapse: Literal["warn", "stop", "rollback"]
-    events: Path
-    trackers: Trackers
-    is_main: bool
-    real_spread: float | None = None
+    journal: Journal
+    real_spread: float | None
     """How much real images differ; None if that is not known."""
     _grid: tuple[int, Tensor] | None = None
     """The newest grid, if nobody has looked at it yet: images seen, and its spread, still on the device."""
@@ -68,43 +59,13 @@ class RunWatch:
     def _act(self, signs: list[Sign], at: int, state: TrainState) -> None:
         """Tells of signs that were seen `at` so many images, and acts on them as the configuration says."""
         for sign in signs:
-            self._tell(at, sign)
+            self.journal.warned(at, sign.kind, sign.text)
         if not signs or self.on_collapse == "warn":
             return
         text = f"the training collapses at {at} images: {signs[0].text}"
         if self.on_collapse == "rollback":
             raise Collapsed(text, at, min(sign.since for sign in signs), state.watch.rollbacks)
         raise RunFailed(f"{text} (train.on_collapse = stop)")
-
-    def _tell(self, at: int, sign: Sign) -> None:
-        if self.is_main:
-            log.warning("at %d images: %s", at, sign.text)
-            self.trackers.alert(f"{sign.kind} at {at} images", sign.text)
-            note_event(self.events, at, "warning", sign.text)
-
-
-def say_what_lasts(lasting: Mapping[str, str], how: Literal["ended", "stopped"], folder: RunFolder) -> None:
-    """Logs the signs of collapse with which a run ended or stopped, kind and text: a line each, then one of advice.
-
-    Logs nothing if there are none.
-    """
-    for kind, text in lasting.items():
-        log.warning("warning: the run %s with a sign of collapse (%s): %s", how, kind, text)
-    if lasting:
-        log.warning(
-            "warning: its samples are probably worthless: look at %s; then train again with --train.on_collapse "
-            "rollback or lower rates (--optim.discriminator_lr, --optim.generator_lr)",
-            folder.real_grid.parent,
-        )
-
-
-def spread(pixels: Tensor) -> Tensor:
-    """How much images, uint8 [n, 3, size, size], differ: their deviation at a pixel, a scalar on the device.
-
-    By its square, the mean squared distance between two of them is twice the mean variance of a pixel. Says nothing
-    about fewer than FEWEST_IMAGES.
-    """
-    return pixels.double().var(dim=0).mean().sqrt()
 
 
 def gradient_norm(network: nn.Module) -> dict[str, float]:

@@ -27,10 +27,11 @@ from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import MANIFEST_NAME, Manifest, index_name, read_manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.run.checkpoint import read_verified
+from dcgan_dist.run.checkpoint import read_saved, read_verified
+from dcgan_dist.run.saved import Saved
 from dcgan_dist.training.plan import Plan, restore
 from dcgan_dist.training.recorder import FIGURE_NAMES
-from dcgan_dist.training.resume import check_contents, check_identity, choose_global_batch
+from dcgan_dist.training.resume import check_identity, choose_global_batch
 from dcgan_dist.training.stability import StabilityWatch
 from dcgan_dist.training.state import TrainState
 from tests.faults.lab import GLOBAL_BATCH, Lab
@@ -204,17 +205,16 @@ def _contents(sample: Sample, chance: random.Random) -> None:
     """Nothing can tell that another number is the wrong one; but it must load, or be refused in a line."""
     path = sample.folder / "000000002.pt"
     torch.save(change_contents(sample.contents, chance), path)
-    saved = torch.load(io.BytesIO(read_verified(path)), weights_only=True)
-    check_contents(saved)
+    saved = read_saved(path)
     check_identity(sample.config, sample.manifest.fingerprint, saved)
     choose_global_batch(sample.config, ALONE, saved, sample.manifest.samples)
     _restore_and_step(sample, saved)
 
 
-def _restore_and_step(sample: Sample, saved: dict[str, Any]) -> None:
+def _restore_and_step(sample: Sample, saved: Saved) -> None:
     precision = Precision("fp32", ALONE.device)
     batches = BatchPlan.of(sample.config.data, 0, sample.manifest.samples, GLOBAL_BATCH, ALONE)
-    state = restore(sample.config, Plan(batches, 10**6, precision), saved, ALONE)
+    state = restore(sample.config, Plan(sample.manifest, saved, batches, 10**6, precision), ALONE)
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         for group in optimizer.param_groups:
             for weight in group["params"]:

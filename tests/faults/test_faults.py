@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dcgan_dist.distributed.world import World
-from dcgan_dist.run.checkpoint import REQUIRED, Checkpointer
+from dcgan_dist.run.checkpoint import Checkpointer
 from tests.faults.lab import Lab, standalone, static
 from tests.faults.scenarios import (
     change_manifest,
@@ -28,6 +28,7 @@ from tests.faults.scenarios import (
     stick_rank,
     stop_by_signal,
 )
+from tests.saved_checkpoints import saved_at
 
 pytestmark = pytest.mark.timeout(300)  # several launches of two ranks on two cores that others use too
 
@@ -92,7 +93,7 @@ def test_a_damaged_checkpoint_ahead_of_the_run_takes_no_good_ones_place(tmp_path
     checkpointer = Checkpointer(tmp_path, 1, 0, World(0, 1, 0, 1, torch.device("cpu")))
     (tmp_path / "000000500.pt").write_bytes(b"damaged")
     for images_seen in (300, 400):
-        assert checkpointer.save({**dict.fromkeys(REQUIRED), "images_seen": images_seen})
+        assert checkpointer.save(saved_at(images_seen))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000400.pt", "000000500.pt"]
 
 
@@ -104,7 +105,7 @@ def test_a_disk_that_hangs_costs_checkpoints_and_not_the_training(
     monkeypatch.setattr("dcgan_dist.run.checkpoint.PATIENCE_SECONDS", 0.1)
     checkpointer = Checkpointer(tmp_path, 3, 0, World(0, 1, 0, 1, torch.device("cpu")))
     for images_seen in (100, 200):
-        checkpointer.save_in_background({**dict.fromkeys(REQUIRED), "images_seen": images_seen})
+        checkpointer.save_in_background(saved_at(images_seen))
     assert "no checkpoint at 200 images, the disk is still busy" in caplog.text
     works_again.set()
     checkpointer.wait()

@@ -19,9 +19,8 @@ from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
-from dcgan_dist.training.samples import copy_to_host
+from dcgan_dist.training.samples import copy_to_host, spread
 from dcgan_dist.training.state import TrainState, initial_state
-from dcgan_dist.training.watch import spread
 from launch import probes
 from tests.gpu.device import ALONE, DEVICE, needs_gpu
 

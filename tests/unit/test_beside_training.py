@@ -18,7 +18,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
 from dcgan_dist.tracking.tracker import Row, Trackers
 from dcgan_dist.training.samples import MOST_PENDING_GRIDS, GridWriter
-from tests.unit.test_checkpoint import contents
+from tests.saved_checkpoints import saved_at
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_is_not_there_before_the_grids_drawn_before_it(tmp_path: Pa
     grids, pixels = GridWriter(), SlowPixels()
     checkpointer = Checkpointer(tmp_path / "checkpoints", 3, 0, ALONE)
     grids.save(pixels, tmp_path / "grid.png")
-    checkpointer.save_in_background(contents(10), before=grids.wait_for_those_so_far())
+    checkpointer.save_in_background(saved_at(10), before=grids.wait_for_those_so_far())
     time.sleep(0.2)
     assert not list((tmp_path / "checkpoints").glob("*.pt"))
     pixels.ready.set()

@@ -37,6 +37,7 @@ from dcgan_dist.generating.outputs import npz_file, png_folder, save
 from dcgan_dist.generating.probe import balanced_accuracy, fit_probe
 from dcgan_dist.generating.studio import Studio
 from dcgan_dist.run.trained import Trained
+from tests.saved_checkpoints import saved_at
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
@@ -233,7 +234,7 @@ def test_an_attribute_is_moved_by_the_difference_of_two_groups(
     monkeypatch.setattr(arithmetic, "attribute_labels", lambda *_: real[:, 0, 0, 0] > 160)
     generator: Any = Lamp()
     config = TrainConfig(data=DataConfig(image_size=32))
-    trained = Trained(Path("x.pt"), config, 1, generator, True, Discriminator(32, 8, True).eval(), {})
+    trained = Trained(Path("x.pt"), config, 1, generator, True, Discriminator(32, 8, True).eval(), saved_at(1))
     studio, latents = Studio(trained, Workforce.of(ALONE, 2)), independent(0, 16)
 
     rows = groups_with_attribute(studio, data, "Bright", latents, seed=0, num_rows=2)

@@ -15,8 +15,10 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.config import DataConfig, RunConfig, TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.run.checkpoint import REQUIRED, Checkpointer
+from dcgan_dist.run.checkpoint import Checkpointer
+from dcgan_dist.run.saved import Saved
 from dcgan_dist.training.resume import IDENTITY, SHAPES, check_identity, choose_global_batch, find_checkpoint
+from tests.saved_checkpoints import saved_at
 
 CONFIG = TrainConfig()
 CPU = torch.device("cpu")
@@ -39,15 +41,8 @@ def world(ranks: int) -> World:
     return World(0, ranks, 0, ranks, CPU)
 
 
-def saved_by(config: TrainConfig, global_batch: int = 128) -> dict[str, Any]:
-    parts: dict[str, Any] = dict.fromkeys(REQUIRED)
-    del parts["format_version"]
-    return parts | {
-        "images_seen": 500,
-        "config": config.as_dict(),
-        "dataset_fingerprint": "abc",
-        "global_batch": global_batch,
-    }
+def saved_by(config: TrainConfig, global_batch: int = 128) -> Saved:
+    return saved_at(500, config=config.as_dict(), global_batch=global_batch)
 
 
 def with_data(**changes: Any) -> TrainConfig:
@@ -84,7 +79,7 @@ def test_a_setting_that_gives_weights_their_shapes_may_not_even_change_if_accept
 
 def test_a_setting_that_is_younger_than_the_checkpoint_counts_as_its_default() -> None:
     saved = saved_by(CONFIG)
-    del saved["config"]["ema"]["half_life_images"]
+    del saved.config["ema"]["half_life_images"]
     check_identity(CONFIG, "abc", saved)
     with pytest.raises(UserError, match=r"ema\.half_life_images is 7 and was 10000"):
         check_identity(parse_arguments(["--ema.half_life_images", "7"]), "abc", saved)
@@ -92,7 +87,7 @@ def test_a_setting_that_is_younger_than_the_checkpoint_counts_as_its_default() -
 
 def test_a_checkpoint_from_before_fakes_could_be_reused_was_trained_without() -> None:
     saved = saved_by(CONFIG)
-    del saved["config"]["train"]["reuse_fakes"]
+    del saved.config["train"]["reuse_fakes"]
     with pytest.raises(UserError, match=r"train\.reuse_fakes is True and was False"):
         check_identity(CONFIG, "abc", saved)
     check_identity(parse_arguments(["--train.reuse_fakes", "false"]), "abc", saved)
@@ -175,7 +170,7 @@ def used(tmp_path: Path) -> Checkpointer:
 def test_auto_takes_the_newest_or_none(used: Checkpointer, tmp_path: Path) -> None:
     found = find_checkpoint(resuming("auto"), used)
     assert found
-    assert found["images_seen"] == 500
+    assert found.images_seen == 500
     assert find_checkpoint(resuming("auto"), Checkpointer(tmp_path / "new", 3, 0, world(1))) is None
 
 
@@ -189,6 +184,6 @@ def test_a_named_checkpoint_starts_a_new_folder(used: Checkpointer, tmp_path: Pa
     elsewhere = Checkpointer(tmp_path / "new", 3, 0, world(1))
     found = find_checkpoint(resuming(used.path(500)), elsewhere)
     assert found
-    assert found["images_seen"] == 500
-    assert found["tracker_ids"] == {}  # it is another run to everyone who is told of it
-    assert (found["watch"]["rollbacks"], found["watch"]["last_row"]) == (0, 500)
+    assert found.images_seen == 500
+    assert found.tracker_ids == {}  # it is another run to everyone who is told of it
+    assert (found.watch and (found.watch["rollbacks"], found.watch["last_row"])) == (0, 500)

@@ -167,8 +167,9 @@ def test_signs_that_have_not_gone_are_kept_with_what_they_say_now() -> None:
 
 def test_a_record_from_before_texts_were_kept_still_names_its_signs() -> None:
     old = {"rollbacks": 0, "shown": ["guessing"], "stretch": [], "last_row": 640, "widest": 0.5, "last_grid": 0}
-    assert WatchRecord.from_dict(old).lasting == lasting_signs({"watch": old}) == {"guessing": "guessing"}
-    assert lasting_signs({}) == lasting_signs({"watch": "text"}) == {}  # older than the watch, or not ours
+    assert WatchRecord.from_dict(old).lasting == lasting_signs(old) == {"guessing": "guessing"}
+    assert lasting_signs(None) == {}  # older than the watch
+    assert lasting_signs("text") == {}  # type: ignore[arg-type]
 
 
 def test_a_short_stumble_is_no_sign() -> None:
