@@ -54,7 +54,7 @@ def main() -> None:
         console.print(f"drawing {images} faces ...")
         jpegs, shards = make_images(Path(folder), images)
         for batch in batches:
-            setting = Setting(jpegs, shards, batch, cores, device, precision, options.compile)
+            setting = Setting(jpegs, shards, batch, cores, device, precision)
             result["batches"][batch] = _compare(setting, options, console)
     path = options.out / f"{result['date']}-{_slug(result['device'])}.json"
     _write(result, path)  # whatever becomes of the ranks
@@ -83,7 +83,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2, help="timed end to end (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of steps (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help="ours")
-    parser.add_argument("--compile", action="store_true", help="compile our networks with torch.compile")
     parser.add_argument(
         "--no-scaling", dest="scaling", action="store_false", help="leave out the part on several ranks"
     )

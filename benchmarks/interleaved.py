@@ -21,7 +21,6 @@ class Setting:
     threads: int
     device: str
     precision: str
-    compile: bool = False
 
 
 class Contenders:
@@ -81,7 +80,7 @@ def build(name: str, setting: Setting) -> Any:
 
     device = torch.device(setting.device)
     if name == "ours":
-        train = TrainSection(precision=setting.precision, compile=setting.compile)  # type: ignore[arg-type]
+        train = TrainSection(precision=setting.precision)  # type: ignore[arg-type]
         return Ours(Path(setting.shards), setting.batch, World(0, 1, 0, 1, device), train, setting.threads)
     return {"tutorial": Tutorial, "examples": Examples}[name](Path(setting.jpegs), setting.batch, device)
 
@@ -93,7 +92,7 @@ def _wait(setting: Setting) -> None:
         torch.cuda.synchronize()
 
 
-TURN = 2.0  # seconds on a CPU, which long steps alone may exceed
+TURN = 6.0  # seconds on a CPU, which long steps alone may exceed
 
 
 def _step(contender: Any, setting: Setting) -> float:

@@ -26,8 +26,7 @@ def main(out: str, batch: int, threads: int, turns: int) -> None:
         batches["half"] = max(1, batch // 2)
     elif world.size <= batch:
         batches["strong"] = batch
-    train = TrainSection(discriminator_pass="joint")  # on one rank as on many, or their steps are not the same work
-    steps = {name: Ours(None, images, world, train, threads) for name, images in batches.items()}
+    steps = {name: Ours(None, images, world, TrainSection(), threads) for name, images in batches.items()}
     state = steps["weak"].state
     weights = [weight for network in (state.generator, state.discriminator) for weight in network.parameters()]
     size = sum(weight.numel() * weight.element_size() for weight in weights)

@@ -130,16 +130,9 @@ class TrainSection:
     """ddp: DistributedDataParallel, operation by operation; graph: all gradients of a network averaged in one go, and
     on a GPU the whole step recorded once as a CUDA graph and replayed. The weights are the same. auto: graph."""
 
-    discriminator_pass: Literal["auto", "joint", "separate"] = "auto"
-    """joint: real and drawn images go through the discriminator together, with batch statistics of their own;
-    separate: one after the other. The weights are the same. auto: joint where there are several ranks or a GPU."""
-
     reuse_fakes: bool = True
     """Let the generator learn from the images the discriminator has just learned from, as pytorch/examples does, and
     not from new ones, as the tutorial does: a twelfth less arithmetic, and no worse scores."""
-
-    compile: bool = False
-    """Compile the networks with torch.compile; the first step then takes a minute or so."""
 
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     """When the watch on stability sees a sign of collapse. warn: say so; stop: end the run as failed; rollback: go back

@@ -75,7 +75,7 @@ def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
 def _at(batch: int, device: torch.device) -> dict[str, Any]:
     ways = {}
     for name, kind in (("alone", World), ("one of many", OneOfMany)):
-        ours = Ours(None, batch, kind(0, 1, 0, 1, device), TrainSection(discriminator_pass="joint"), threads=2)
+        ours = Ours(None, batch, kind(0, 1, 0, 1, device), TrainSection(), threads=2)
         ways[name] = Contender(ours.step, True, False, ours)
     for way in ways.values():
         way.run(1)

@@ -31,7 +31,6 @@ ROUNDS, TURN_SECONDS = 5, 0.15
 SWITCHES: dict[str, TrainSection] = {
     "ours": TrainSection(),
     "deterministic false": TrainSection(deterministic=False),
-    "discriminator_pass separate": TrainSection(discriminator_pass="separate"),
     "reuse_fakes false": TrainSection(reuse_fakes=False),
     "precision fp16": TrainSection(precision="fp16"),
     "precision fp32": TrainSection(precision="fp32"),
@@ -123,11 +122,8 @@ def _open(batch: int, options: Options) -> dict[str, Contender]:
     for name, kind in (("tutorial", Tutorial), ("pytorch/examples", Examples)):
         plain: Plain = kind(options.out / "one-picture", batch, device)
         found[name] = Contender(plain.step, False, kind is Examples)
-    names = list(SWITCHES) if options.device == "cuda" else ["ours"]
-    switches = {name: SWITCHES[name] for name in names}
-    if options.device == "cuda" and options.minutes > 10:
-        switches["compile true"] = TrainSection(compile=True)  # compiling alone takes a minute
-    for name, train in switches.items():
+    for name in SWITCHES if options.device == "cuda" else ["ours"]:
+        train = SWITCHES[name]
         ours = Ours(None, batch, world, train, threads=2)
         found[name] = Contender(ours.step, train.deterministic, not train.deterministic, ours)
     for one in found.values():

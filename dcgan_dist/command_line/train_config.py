@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.command_line.config_problems import problems_of
+from dcgan_dist.command_line.removed_settings import REMOVED, say, without_removed
 from dcgan_dist.command_line.yaml_settings import MODE, DuplicateKey, plain_word, read_yaml, register
 from dcgan_dist.command_line.yaml_settings import write_yaml as write_settings
 from dcgan_dist.config import TrainConfig
@@ -59,9 +61,12 @@ def build_parser() -> ArgumentParser:
 def parse_arguments(arguments: list[str]) -> TrainConfig:
     """The configuration that `arguments` ask for.
 
-    Raises UserError that lists every unknown key, wrong type and impossible value; exits with 0 after `--help`.
+    Raises UserError that lists every unknown key, wrong type and impossible value; exits with 0 after `--help`. Rank 0
+    says in a line each which settings there are no more.
     """
     parser = build_parser()
+    removed = [say(key, origin) for key, _, origin in _settings(arguments, []) if key in REMOVED]
+    arguments = without_removed(arguments)
     try:
         with _printing_once():
             config = _instantiate(parser, parser.parse_args(_in_plain_words(arguments)))
@@ -70,6 +75,9 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
         raise UserError(_in_lines(_mistakes(parser, arguments) or [" ".join(str(error).split())])) from None
     if found := problems_of(config):
         raise UserError(_in_lines(found))
+    if os.environ.get("RANK", "0") == "0":
+        for line in removed:
+            print(f"note: {line}", file=sys.stderr)
     return config
 
 
@@ -126,6 +134,8 @@ def _mistakes(parser: ArgumentParser, arguments: list[str]) -> list[str]:
     found: list[str] = []
     usable: list[str] = []
     for key, value, origin in _settings(arguments, found):
+        if key in REMOVED:
+            continue
         if key not in _known_keys():
             found.append(f"{origin}{key}: {_what_is_meant(key)}")
             continue

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import set_loader
 
+from dcgan_dist.command_line.removed_settings import drop_removed
 from dcgan_dist.config import TrainConfig
 
 MODE = "settings"
@@ -80,6 +81,7 @@ def read_settings(text: str) -> Any:
     content = read_yaml(text)
     if not isinstance(content, dict):
         return content
+    drop_removed(content)
     return {name: _in_plain_words(name, value) for name, value in content.items()}
 
 

@@ -7,8 +7,6 @@ import math
 
 from torch import Tensor, nn
 
-from dcgan_dist.gan.convolution import Halving, ToVector
-
 
 class Discriminator(nn.Module):
     """DCGAN's discriminator (Radford et al. 2016), the generator's mirror image.
@@ -25,7 +23,7 @@ class Discriminator(nn.Module):
         self.downsample = nn.Sequential(
             *(_halving(narrow, wide, norm=True) for narrow, wide in itertools.pairwise(channels))
         )
-        self.to_logit = ToVector(channels[-1], 1)
+        self.to_logit = nn.Conv2d(channels[-1], 1, kernel_size=4, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judges each image."""
@@ -34,7 +32,10 @@ class Discriminator(nn.Module):
 
 
 def _halving(channels_in: int, channels_out: int, norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [Halving(channels_in, channels_out)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]
     if norm:
-        layers.append(nn.BatchNorm2d(channels_out))
-    return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
+        layers.insert(1, nn.BatchNorm2d(channels_out))
+    return nn.Sequential(*layers)

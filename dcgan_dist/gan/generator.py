@@ -7,8 +7,6 @@ import math
 
 from torch import Tensor, nn
 
-from dcgan_dist.gan.convolution import Doubling, FromVector
-
 
 class Generator(nn.Module):
     """DCGAN's generator (Radford et al. 2016, figure 1), for any image size that is a power of two from 32.
@@ -21,18 +19,26 @@ class Generator(nn.Module):
         super().__init__()
         doublings = int(math.log2(image_size)) - 3  # from 4 pixels to half the image size
         channels = [base_channels * 2**power for power in range(doublings, -1, -1)]
-        self.project = _normalised(FromVector(latent_size, channels[0]))
-        self.upsample = nn.Sequential(
-            *(_normalised(Doubling(wide, narrow)) for wide, narrow in itertools.pairwise(channels))
+        self.project = nn.Sequential(
+            nn.ConvTranspose2d(latent_size, channels[0], kernel_size=4, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(inplace=True),
         )
-        self.to_image = nn.Sequential(Doubling(base_channels, 3), nn.Tanh())
+        self.upsample = nn.Sequential(*(_doubling(wide, narrow) for wide, narrow in itertools.pairwise(channels)))
+        self.to_image = nn.Sequential(
+            nn.ConvTranspose2d(base_channels, 3, kernel_size=4, stride=2, padding=1, bias=False), nn.Tanh()
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
         """Draws an image from each latent."""
-        maps = self.project(latents)  # [n, channels, 4, 4]
+        maps = self.project(latents[:, :, None, None])  # [n, channels, 4, 4]
         maps = self.upsample(maps)  # [n, base_channels, image_size / 2, image_size / 2]
         return self.to_image(maps)
 
 
-def _normalised(layer: nn.ConvTranspose2d) -> nn.Sequential:
-    return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True))
+def _doubling(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )

@@ -44,12 +44,7 @@ def best_precision(device: torch.device) -> PrecisionName:
 
 def cpu_computes_in_bf16() -> bool:
     """True on CPUs with AVX512-BF16 or AMX; elsewhere bf16 is emulated and slower than fp32."""
-    return cpu_has_amx() or _probe("_is_avx512_bf16_supported")
-
-
-def cpu_has_amx() -> bool:
-    """True on CPUs with AMX, Intel's instructions that multiply small bf16 matrices at once."""
-    return _probe("_is_amx_tile_supported")
+    return _probe("_is_amx_tile_supported") or _probe("_is_avx512_bf16_supported")
 
 
 def _probe(name: str) -> bool:

@@ -32,7 +32,7 @@ class GanStep:
     """The update of both networks. It knows one batch and nothing of where the rest of it is.
 
     The optimizers must be fused ones, as `torch.optim.Adam(..., fused=True)`: only those can leave out an update on the
-    device.
+    device. The discriminator's batch norm layers must know `parts`, as those of `sync_batch_norm` do.
     """
 
     generator: nn.Module
@@ -46,9 +46,6 @@ class GanStep:
     """Images of this batch over those of an average one, where batches that are averaged differ in size."""
     average_gradients: Callable[[nn.Module], None] | None = None
     """Called with a network between its backward pass and its update; None if the gradients are ready by then."""
-    joint_pass: bool = False
-    """Real and drawn images go through the discriminator together, each half with batch statistics of its own: the same
-    as one after the other, in half the calls. Its batch norm layers must know `parts`."""
     reuse_fakes: bool = False
     """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
 
@@ -70,13 +67,10 @@ class GanStep:
         return StepMetrics(d_loss, g_loss, real_score, fake_score, d_lost + g_lost)
 
     def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
-        with self.precision.autocast():
-            if self.joint_pass:
-                both = torch.cat([real_images.to(fake_images.dtype), fake_images])
-                with _statistics_of_parts(self.discriminator, 2):
-                    real_logits, fake_logits = self.discriminator(both).chunk(2)
-            else:
-                real_logits, fake_logits = self.discriminator(real_images), self.discriminator(fake_images)
+        # Together, each half with batch statistics of its own: the same as one after the other, in half the calls.
+        both = torch.cat([real_images.to(fake_images.dtype), fake_images])
+        with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
+            real_logits, fake_logits = self.discriminator(both).chunk(2)
         real_logits, fake_logits = self._full(real_logits), self._full(fake_logits)
         loss = discriminator_loss(real_logits, fake_logits)
         lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)

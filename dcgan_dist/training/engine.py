@@ -17,7 +17,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import GanStep
-from dcgan_dist.training.state import TrainState, uses_joint_pass
+from dcgan_dist.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,6 @@ def _open_step(
     config: TrainConfig, state: TrainState, precision: Precision, batches: BatchPlan, world: World
 ) -> GanStep:
     networks = (state.generator, state.discriminator)
-    if config.train.compile:
-        for network in networks:
-            network.compile()
     average_gradients = None
     if config.train.engine == "ddp":
         networks = (replicate(state.generator, world), replicate(state.discriminator, world))
@@ -78,7 +75,6 @@ def _open_step(
         precision,
         loss_weight=batches.count * world.size / batches.global_batch,
         average_gradients=average_gradients,
-        joint_pass=uses_joint_pass(config, world),
         reuse_fakes=config.train.reuse_fakes,
     )
 

@@ -14,6 +14,7 @@ from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
+from dcgan_dist.gan.fast.convolutions import use_fast_convolutions
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.precision import Precision
@@ -94,12 +95,8 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
         initialize(network, random)
         network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
-    normed_with = world if config.train.batch_norm == "sync" else world.alone()
-    if normed_with.has_peers or world.device.type == "cuda":  # a GPU computes alike on one rank and on many
-        synchronise_batch_norm(generator, normed_with)
-        synchronise_batch_norm(discriminator, normed_with)
-    elif uses_joint_pass(config, world):  # needs batch norm that keeps two halves apart
-        synchronise_batch_norm(discriminator, normed_with)
+        use_fast_convolutions(network)
+        synchronise_batch_norm(network, world if config.train.batch_norm == "sync" else world.alone())
     average = None
     if config.ema.half_life_images:
         average = copy.deepcopy(generator).eval().requires_grad_(False)
@@ -115,12 +112,6 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         MetricWindow(StepMetrics._fields, world.device),
         WatchRecord(),
     )
-
-
-def uses_joint_pass(config: TrainConfig, world: World) -> bool:
-    """Whether real and drawn images go through the discriminator together."""
-    chosen = config.train.discriminator_pass
-    return chosen == "joint" or (chosen == "auto" and (world.size > 1 or world.device.type == "cuda"))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

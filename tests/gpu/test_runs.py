@@ -116,7 +116,7 @@ def test_the_watch_warns_of_a_batch_norm_that_does_not_subtract_the_mean(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcgan_dist.distributed.sync_batch_norm.SyncBatchNorm2d.forward", wrong_batch_norm._forward)
-    settings = (*LEARNING, "--train.discriminator_pass", "joint", "--train.total_images", 64 * 60)
+    settings = (*LEARNING, "--train.total_images", 64 * 60)
     broken = train(shards, tmp_path / "broken", *settings)
     assert set(read_status(broken)["warnings"]) & {"exploding", "guessing"}
     kinds = [json.loads(line)["kind"] for line in (broken / "events.jsonl").read_text().splitlines()]

@@ -30,7 +30,7 @@ BATCH = 10
 
 def trained(world: World, precision: PrecisionName, steps: int) -> tuple[TrainState, list[dict[str, float]]]:
     """The state after some steps, and the figures of each."""
-    section = TrainSection(precision=precision, discriminator_pass="joint")
+    section = TrainSection(precision=precision)
     config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(16, 16), train=section)
     arithmetic = Precision(precision, world.device)
     state = initial_state(config, world, arithmetic)

@@ -121,7 +121,7 @@ from dcgan_dist.gan.step import GanStep
 
 def note(step, pixels, *latents):
     layers = [type(layer).__name__ for net in (step.generator, step.discriminator) for layer in net.modules()]
-    seen = [layers, step.joint_pass, step.reuse_fakes, step.loss_weight, step.average_gradients is None]
+    seen = [layers, step.reuse_fakes, step.loss_weight, step.average_gradients is None]
     seen += [step.precision.name, [str(t.dtype) for t in (pixels, *latents)], torch.backends.cudnn.benchmark]
     seen += [[list(t.shape), list(t.stride())] for t in (pixels, *latents)]
     with open(f"{out}-{os.environ.get('RANK', '0')}", "a") as file:
@@ -138,7 +138,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
     ("ranks", "settings"),
     [
         (2, ("--data.global_batch_size", 23, "--model.discriminator_input_norm", "false")),
-        (1, ("--train.discriminator_pass", "joint", "--train.reuse_fakes", "false", "--train.deterministic", "false")),
+        (1, ("--train.reuse_fakes", "false", "--train.deterministic", "false")),
     ],
     ids=["two ranks", "one rank"],
 )

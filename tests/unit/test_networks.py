@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.counter_random import normal
 from dcgan_dist.base.grid import lay_out
+from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.ema import update_average
@@ -175,6 +176,7 @@ class Pair:
         for seed, network in enumerate((self.generator, self.discriminator)):
             initialize(network, torch.Generator().manual_seed(seed))
             network.to(self.precision.weights)
+        synchronise_batch_norm(self.discriminator, World(0, 1, 0, 1, CPU))
         self.step = GanStep(
             self.generator,
             self.discriminator,
