@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
-from data_prep.command_line import positive, progress, seed, usable_cores
-from data_prep.packing.engines import explain_os_error, write_shards
+from data_prep.command_line import positive, seed, usable_cores
+from data_prep.packing.engines import explain_os_error, in_processes
 from data_prep.packing.output_folder import (
     damaged_images,
     find_finished,
@@ -23,10 +24,11 @@ from data_prep.packing.output_folder import (
     remove_records,
 )
 from data_prep.packing.plan import Plan, make_plan
-from data_prep.packing.shard_writer import Task
+from data_prep.packing.shard_writer import Record, Task, prepare_shard
 from data_prep.sources.annotations import SPLITS
 from data_prep.sources.celeba import WHERE_TO_GET_IT, Source, find_source
 from dcgan_dist.base.errors import exit_cleanly
+from dcgan_dist.base.progress import progress_bar
 
 WAITING = 6  # workers more than cores: some always wait for the disk; from files not read before, half the time
 
@@ -95,7 +97,7 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
     task = Task(out, source.images, decode_check=check, skip_damaged=skip)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
-    records = write_shards(task, plan, arguments.workers, progress("packing", plan.samples, "images"))
+    records = write_shards(task, plan, arguments.workers)
     manifest = finish(out, plan, records)
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")
@@ -103,6 +105,17 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
         print(f"{out}: {rewritten} images are JPEGs that decoders read in different ways; they are stored as PNG")
     if manifest.skipped:
         print(f"{out}: left out {damaged_images(manifest)}")
+
+
+def write_shards(task: Task, plan: Plan, workers: int) -> list[Record]:
+    """Writes what is missing of the shards; the records of all. Raises UserError and OSError."""
+    records = []
+    with progress_bar("packing", plan.samples) as advance:
+        jobs = map(plan.shard, plan.shards)
+        for record in in_processes(partial(prepare_shard, task), jobs, min(workers, len(plan.shards))):
+            records.append(record)
+            advance(record.shard.samples + len(record.skipped))
+    return records
 
 
 if __name__ == "__main__":

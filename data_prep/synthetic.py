@@ -11,24 +11,21 @@ processes; who is drawn is imagined by `data_prep.faces.traits`, the faces are d
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import contextlib
 import json
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from data_prep.command_line import usable_cores
 from data_prep.faces.annotations import FaceRecord, describe, file_name, split_bounds, write_annotations
 from data_prep.faces.drawing import draw_portrait
 from data_prep.faces.traits import imagine_portrait
+from data_prep.packing.engines import in_processes
 from dcgan_dist.base.errors import UserError, exit_cleanly
 from dcgan_dist.base.files import sync_folder, temporary_name, write_text
+from dcgan_dist.base.progress import progress_bar
 
 IMAGES_FOLDER = "img_align_celeba"
 RECORD_FILE = "synthetic.json"
@@ -80,8 +77,6 @@ def write_faces(out: Path, num_images: int, seed: int, workers: int) -> bool:
         raise UserError(
             f"cannot write faces into {out}: {error.strerror or error} ({error.filename or out})"
         ) from error
-    except concurrent.futures.BrokenExecutor as error:
-        raise UserError("a drawing process was killed, perhaps for lack of memory; try fewer --workers") from error
     return True
 
 
@@ -133,55 +128,10 @@ def _draw_all(images: Path, seed: int, num_images: int, workers: int) -> Iterato
     tasks = [
         range(first, min(first + FACES_PER_TASK, num_images + 1)) for first in range(1, num_images + 1, FACES_PER_TASK)
     ]
-    with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(_progress(num_images))
-        if min(workers, len(tasks)) == 1:
-            batches = (draw_faces(images, seed, task) for task in tasks)
-        else:
-            spawn = multiprocessing.get_context("spawn")
-            pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(tasks)), spawn, _start_worker)
-            stack.callback(pool.shutdown, cancel_futures=True)
-            batches = pool.map(draw_faces, [images] * len(tasks), [seed] * len(tasks), tasks)
-        for batch in batches:
+    with progress_bar("drawing", num_images, "faces") as advance:
+        for batch in in_processes(partial(draw_faces, images, seed), tasks, min(workers, len(tasks))):
             advance(len(batch))
             yield batch
-
-
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent process, and lets no worker outlive a parent that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many faces are drawn, on stderr: a bar on a terminal, else a line every tenth of the way."""
-    from rich.console import Console  # Imported late: `--help` must be quick.
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (TextColumn("drawing faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    drawn = 0
-
-    def advance(count: int) -> None:
-        nonlocal drawn
-        tenths, drawn = drawn * 10 // total, drawn + count
-        if drawn * 10 // total > tenths:
-            print(f"drew {drawn} of {total} faces", file=sys.stderr, flush=True)
-
-    yield advance
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import multiprocessing
-import signal
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from data_prep.command_line import positive, progress, usable_cores
+from data_prep.command_line import positive, usable_cores
+from data_prep.packing.engines import in_processes
 from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.base.progress import progress_bar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import Sample
@@ -96,22 +95,11 @@ def folder_problems(folder: Path, manifest: Manifest, decode: bool, workers: int
     """One line for each thing that is wrong, in the order of the shards."""
     problems = unlisted_files(folder, manifest)
     check = partial(shard_problems, folder, decode)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(manifest.shards)), context, _leave_interrupts_to_the_command)
-    try:
-        with progress("checking", len(manifest.shards), "shards") as report:
-            for found in pool.map(check, manifest.shards):
-                problems += found
-                report(1)
-    except BrokenExecutor:
-        raise UserError("a worker process was killed (out of memory?); try again with fewer --workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with progress_bar("checking", len(manifest.shards), "shards") as advance:
+        for found in in_processes(check, manifest.shards, min(workers, len(manifest.shards))):
+            problems += found
+            advance(1)
     return problems
-
-
-def _leave_interrupts_to_the_command() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.base.errors import UserError, exit_cleanly, in_one_line
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.config import TrackConfig
 
@@ -69,7 +69,7 @@ def save(entity: str | None, project: str) -> str:
             workspace.save()
         return workspace.url
     except Exception as error:  # of the network, the server's answers, and what the library makes of them
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error, 200)
         raise UserError(f"{entity or 'your entity'}/{project}: W&B did not take the workspace ({reason})") from None
 
 

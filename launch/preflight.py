@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
@@ -177,7 +177,7 @@ def _with_ranks(config: TrainConfig) -> tuple[list[Check], bool]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return in_one_line(error, 300)
 
 
 def main() -> int:

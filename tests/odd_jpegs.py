@@ -24,6 +24,7 @@ from PIL import Image
 
 from data_prep.packing.shard_writer import Task, read_checked
 from data_prep.sources.celeba_images import DamagedImage, SourceImage
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards
@@ -178,7 +179,7 @@ def trial(count: int, seed: int, folder: Path) -> Outcome:
         try:
             outcome.largest = max(outcome.largest, disagreement(folder / str(outcome.tried), stored))
         except Exception as error:
-            outcome.problems.append(" ".join(str(error).split()))
+            outcome.problems.append(in_one_line(error))
     return outcome
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import struct
+import tarfile
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING
 
 from data_prep.packing.plain_jpeg import is_plain
 from data_prep.packing.plan import PlannedShard
-from data_prep.packing.shard_tar import ShardTar
 from data_prep.sources.celeba_images import DamagedImage, ImageFolder, ImageZip, SourceImage
-from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.files import atomic_write
+from dcgan_dist.base.errors import UserError, in_one_line
+from dcgan_dist.base.files import atomic_write, write_text
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-REPORT_EVERY = 64  # images between two messages of a worker; it also notices then that the command is gone
 
 
 @dataclass(frozen=True)
@@ -71,15 +68,14 @@ def record_path(out: Path, tar_name: str) -> Path:
     return out / f".{tar_name}.record"
 
 
-def prepare_shard(task: Task, planned: PlannedShard, report: Callable[[int], None]) -> Record:
+def prepare_shard(task: Task, planned: PlannedShard) -> Record:
     """Writes a tar, its index and its record, unless they are there and every byte is right."""
     path = record_path(task.out, planned.file)
     annotations = planned.annotations()
     digest = planned.digest(annotations)
     if (record := Record.load(path)) and record.digest == digest and _still_right(task, record, planned):
-        report(len(planned.images))
         return record
-    record = write_shard(task, planned, annotations, digest, report)
+    record = write_shard(task, planned, annotations, digest)
     record.save(path)
     return record
 
@@ -105,37 +101,39 @@ def fits_source(out: Path, shard: Shard, images: ImageFolder | ImageZip, planned
     )
 
 
-def write_shard(
-    task: Task, planned: PlannedShard, annotations: list[bytes], digest: str, report: Callable[[int], None]
-) -> Record:
+def write_shard(task: Task, planned: PlannedShard, annotations: list[bytes], digest: str) -> Record:
     """Writes a tar and its index. Raises UserError naming an image that is damaged, and OSError."""
     skipped: list[str] = []
     sizes: list[tuple[int, int]] = []
     rewritten = 0
-    with atomic_write(task.out / planned.file) as file:
-        tar = ShardTar(file)
-        for number, (image, annotation) in enumerate(zip(planned.images, annotations, strict=True), start=1):
+    path = task.out / planned.file
+    with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        for image, annotation in zip(planned.images, annotations, strict=True):
             try:
                 extension, content, size = read_checked(task, image)
             except DamagedImage as problem:
                 _refuse_unless_skipping(task, image.name, problem)
                 skipped.append(image.name)
-            else:
-                sizes.append(size)
-                rewritten += extension != "jpg"
-                tar.add(image.name[:-4], extension, content, annotation)
-            if number % REPORT_EVERY == 0:
-                report(REPORT_EVERY)
+                continue
+            sizes.append(size)
+            rewritten += extension != "jpg"
+            _add(tar, f"{image.name[:-4]}.{extension}", content)
+            _add(tar, f"{image.name[:-4]}.json", annotation)
         if not sizes:
             raise UserError(f"every image meant for {planned.file} is damaged, so there is nothing to put into it")
-        sha256 = tar.close()
-        report(len(planned.images) % REPORT_EVERY)
-    index = shard_index.index_text(tar.listing).encode()
-    with atomic_write(task.out / index_name(planned.file)) as file:
-        file.write(index)
-    shard = Shard(planned.file, len(sizes), tar.size, sha256, hashlib.sha256(index).hexdigest())
+    index = path.with_suffix(".idx")
+    write_text(index, shard_index.index_lines(path))
+    sha256, index_sha256 = shard_format.file_sha256(path), shard_format.file_sha256(index)
+    shard = Shard(planned.file, len(sizes), path.stat().st_size, sha256, index_sha256)
     smallest, largest = extreme(min, sizes), extreme(max, sizes)
     return Record(digest, task.decode_check, tuple(skipped), rewritten, smallest, largest, shard)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Appends a member, byte for byte as webdataset's TarWriter does, which would import torch into every worker."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.uname, member.gname = len(content), 0o444, "bigdata", "bigdata"
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _refuse_unless_skipping(task: Task, name: str, problem: DamagedImage) -> None:
@@ -158,51 +156,30 @@ def read_checked(task: Task, image: SourceImage) -> tuple[str, bytes, tuple[int,
     jpeg = task.images.read(image)
     if jpeg[:3] != b"\xff\xd8\xff":
         raise DamagedImage("it is not a JPEG" if jpeg else "it is empty")
+    picture = _opened(jpeg)
+    size = (picture.height, picture.width)
     if not is_plain(jpeg):
-        return "png", *_as_png(jpeg)
-    size = jpeg_size(jpeg)
+        png = io.BytesIO()
+        _decoded(picture).save(png, "PNG")
+        return "png", png.getvalue(), size
     if task.decode_check:
-        _decode(jpeg, thoroughly=False)
+        picture.draft(picture.mode, (1, 1))  # every bit is read, but an eighth of the size painted: a third faster
+        _decoded(picture)
     return "jpg", jpeg, size
 
 
-def _as_png(jpeg: bytes) -> tuple[bytes, tuple[int, int]]:
-    """The image as PNG, and its (height, width)."""
-    try:
-        image, png = _decode(jpeg, thoroughly=True), io.BytesIO()
-    except DamagedImage:
-        jpeg_size(jpeg)  # if the header is the reason, it says so
-        raise
-    image.save(png, "PNG")
-    return png.getvalue(), (image.height, image.width)
-
-
-def _decode(jpeg: bytes, thoroughly: bool) -> Image:
-    """The image in RGB; if not `thoroughly`, every bit is read but an eighth of the size painted: a third faster."""
+def _opened(jpeg: bytes) -> Image:
     from PIL import Image
 
     try:
-        opened = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
-        if not thoroughly:
-            opened.draft(opened.mode, (1, 1))
-            opened.load()
-            return opened
-        return opened.convert("RGB")
-    except Exception as error:  # Pillow's plugins raise half a dozen kinds
-        raise DamagedImage(str(error)) from None
+        with warnings.catch_warnings(action="ignore"):  # of EXIF that nobody reads
+            return Image.open(io.BytesIO(jpeg), formats=("JPEG",))
+    except Exception:  # Pillow's plugins raise half a dozen kinds
+        raise DamagedImage("its JPEG header is cut off or broken") from None
 
 
-def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """(height, width) from the frame header, many times as fast as opening it with Pillow. Raises DamagedImage."""
-    position = 2
-    while position + 9 <= len(jpeg) and jpeg[position] == 0xFF:
-        marker, length, _, height, width = struct.unpack_from(">xBHBHH", jpeg, position)
-        if marker == 0xFF:  # a fill byte
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if height and width:
-                return height, width
-            break
-        else:
-            position += 2 + length
-    raise DamagedImage("its JPEG header is cut off or broken")
+def _decoded(picture: Image) -> Image:
+    try:
+        return picture.convert("RGB")
+    except Exception as error:
+        raise DamagedImage(in_one_line(error)) from None

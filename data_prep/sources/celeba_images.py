@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import lzma
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.sources.zip_members import is_jpeg, list_jpegs
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 
-READ = 1 << 16  # bytes at a time: for a buffer of 1 MiB the system is asked for memory anew, at three times the time
+DECOMPRESSION = (zlib.error, lzma.LZMAError)  # what the ways of packing raise beside OSError
 
 
 class DamagedImage(Exception):
@@ -22,14 +23,13 @@ class DamagedImage(Exception):
 
 
 class SourceImage(NamedTuple):
-    """One JPEG of the source; all but the name say where and how it lies in a zip."""
+    """One JPEG of the source."""
 
     name: str
-    header_offset: int = 0
-    stored_size: int = 0
+    member: str = ""
+    """What it is called in a zip, with its folders."""
     size: int = 0
-    deflated: bool = False
-    crc32: int = 0
+    """Bytes in a zip, when unpacked."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,7 @@ class ImageFolder:
 
     def read(self, image: SourceImage) -> bytes:
         """The JPEG's bytes. Raises OSError."""
-        handle = os.open(f"{self.path}/{image.name}", os.O_RDONLY)  # half the time of `open`
-        try:
-            content = os.read(handle, READ)
-            while piece := os.read(handle, READ):  # a file system may give less than was asked for
-                content += piece
-            return content
-        finally:
-            os.close(handle)
+        return (self.path / image.name).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -73,31 +66,23 @@ class ImageZip:
     def images(self) -> Iterator[SourceImage]:
         """All images in no particular order. Raises UserError for a bad zip, and where two folders could be meant."""
         for name, entry in list_jpegs(self.path):
-            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(f"{self.path}: {name} is encrypted or packed in an unusual way; unpack the zip first")
-            deflated = entry.compress_type == zipfile.ZIP_DEFLATED
-            yield SourceImage(name, entry.header_offset, entry.compress_size, entry.file_size, deflated, entry.CRC)
+            if entry.flag_bits & 1:
+                raise UserError(f"{self.path}: {name} is encrypted; unpack the zip first")
+            yield SourceImage(name, entry.filename, entry.file_size)
 
     def size(self, image: SourceImage) -> int:
         """Bytes of the JPEG when unpacked."""
         return image.size
 
     def read(self, image: SourceImage) -> bytes:
-        """The JPEG's bytes, unpacked. Raises DamagedImage where the zip is, and OSError.
-
-        Not by `zipfile`, which would keep the list of all members in each process and seek through one shared handle.
-        """
-        with self.path.open("rb") as file:  # buffered: a bare file may give less than was asked for
-            file.seek(image.header_offset)
-            header = file.read(30)
-            if len(header) < 30 or header[:4] != b"PK\x03\x04":
-                raise DamagedImage("the zip is damaged where it should be")
-            file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)  # its name and extra fields
-            content = file.read(image.stored_size)
+        """The JPEG's bytes, unpacked. Raises DamagedImage where the zip is, and OSError."""
         try:
-            jpeg = zlib.decompress(content, wbits=-15, bufsize=image.size or 1) if image.deflated else content
-        except zlib.error as error:
-            raise DamagedImage(f"the zip cannot be unpacked there: {error}") from None
-        if zlib.crc32(jpeg) != image.crc32:
-            raise DamagedImage("its bytes do not have the checksum that the zip says")
-        return jpeg
+            return _opened(self.path).read(image.member)
+        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, ValueError, *DECOMPRESSION) as error:
+            raise DamagedImage(f"the zip cannot be read there: {in_one_line(error)}") from None
+
+
+@functools.cache
+def _opened(path: Path) -> zipfile.ZipFile:
+    """The zip, opened once in each process."""
+    return zipfile.ZipFile(path)

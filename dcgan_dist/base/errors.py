@@ -21,6 +21,11 @@ class RunFailed(Exception):
     """The run cannot go on, and it is nobody's typing: one line and exit status 1. Every rank raises the same."""
 
 
+def in_one_line(error: object, longest: int | None = None) -> str:
+    """What an error says, without line breaks; the first `longest` characters of it."""
+    return " ".join(str(error).split())[:longest]
+
+
 def exit_cleanly(
     command: Callable[[], int | None], quiet: bool = False, at_failure: Callable[[Exception], None] = lambda error: None
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.command_line.config_problems import problems_of
 from dcgan_dist.command_line.removed_settings import REMOVED, say, without_removed
 from dcgan_dist.command_line.yaml_settings import MODE, DuplicateKey, plain_word, read_yaml, register
@@ -72,7 +72,7 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
             config = _instantiate(parser, parser.parse_args(_in_plain_words(arguments)))
         _assert_nothing_is_null(config)
     except Exception as error:  # jsonargparse has several kinds; each means that something was typed wrongly
-        raise UserError(_in_lines(_mistakes(parser, arguments) or [" ".join(str(error).split())])) from None
+        raise UserError(_in_lines(_mistakes(parser, arguments) or [in_one_line(error)])) from None
     if found := problems_of(config):
         raise UserError(_in_lines(found))
     if os.environ.get("RANK", "0") == "0":
@@ -144,7 +144,7 @@ def _mistakes(parser: ArgumentParser, arguments: list[str]) -> list[str]:
             parser.parse_args([setting])
             usable.append(setting)
         except Exception as error:
-            expected = " ".join(str(error).split()).partition("Expected a ")[2].partition(". Got value")[0]
+            expected = in_one_line(error).partition("Expected a ")[2].partition(". Got value")[0]
             found.append(f"{origin}{key} = {value}: must be {_plain_type(expected)}")
     return found + problems_of(_instantiate(parser, parser.parse_args(usable)))
 
@@ -191,7 +191,7 @@ def _yaml_settings(file: str, problems: list[str]) -> Iterator[tuple[str, str, s
         problems.append(f"--config {file}: {error}")
         return
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of Python's own kinds for dates, digits, depth
-        problems.append(f"--config {file}: is not YAML: {' '.join(str(error).split())}")
+        problems.append(f"--config {file}: is not YAML: {in_one_line(error)}")
         return
     if not isinstance(content, dict):
         problems.append(f"--config {file}: must hold sections such as 'data:' with fields below them")

@@ -23,8 +23,10 @@ class Data:
 
 def open_data(config: DataConfig, world: World, cores: int) -> Data:
     """The shards and their decoder. Raises UserError, on every rank, if one cannot use them."""
-    with world.together():
+
+    def open_here() -> Data:
         manifest = read_manifest(Path(config.shards))
         shards = MappedShards(Path(config.shards), manifest)
         return Data(manifest, shards, open_decoder(config, shards, world, cores))
-    raise AssertionError("together() raises on every rank or on none")
+
+    return world.do_together(open_here)

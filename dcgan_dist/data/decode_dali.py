@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
 from dcgan_dist.data.decode_pillow import crop_and_resize
@@ -85,7 +86,7 @@ def _run(pipeline: Any) -> Any:
     except StopIteration:
         return None
     except RuntimeError as error:
-        return " ".join(str(error).split())
+        return in_one_line(error)
 
 
 def _build_pipeline(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.progress import Advance
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
@@ -100,11 +101,11 @@ def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
 
 
 def open_source(
-    config: DataConfig, shards: MappedShards, decode: PixelSource, world: World, report: Callable[[int], None]
+    config: DataConfig, shards: MappedShards, decode: PixelSource, world: World, advance: Advance
 ) -> PixelSource:
     """The cache, filled by all ranks together, if it is asked for or fits; otherwise the decoder itself.
 
-    `report` is told how many images this rank has decoded. Raises UserError if the cache is asked for and does not fit.
+    `advance` is told of the images this rank has decoded. Raises UserError if the cache is wanted and does not fit.
     """
     if config.loader == "stream":
         return decode
@@ -118,11 +119,11 @@ def open_source(
     if not fits:
         log.info("%d images do not fit into the memory that is free; each batch is decoded when it is due", len(shards))
         return decode
-    cache = fill_cache(decode, len(shards), config.image_size, world, report)
+    cache = fill_cache(decode, len(shards), config.image_size, world, advance)
     return partial(_from_cache, cache)
 
 
-def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, report: Callable[[int], None]) -> Tensor:
+def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, advance: Advance) -> Tensor:
     """All images on every rank's device, uint8 [num_samples, size, size, 3]; each rank decodes a part in file order."""
     cache = torch.empty(num_samples, size, size, 3, dtype=torch.uint8, device=world.device)
     parts = [share(num_samples, rank, world.size) for rank in range(world.size)]
@@ -132,7 +133,7 @@ def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, r
         for pixels in decode(_chunks(first, count)):
             cache[done : done + len(pixels)] = pixels
             done += len(pixels)
-            report(done - first)
+            advance(len(pixels))
     with world.waiting():
         for rank, (start, length) in enumerate(parts):
             world.broadcast(cache[start : start + length], source=rank)

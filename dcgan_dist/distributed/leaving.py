@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from dcgan_dist.base.errors import RunFailed, UserError, exit_cleanly
+from dcgan_dist.base.errors import RunFailed, UserError, exit_cleanly, in_one_line
 from dcgan_dist.base.launcher import speaks_for_node
 
 if TYPE_CHECKING:
@@ -99,4 +99,4 @@ def _leave_reason_first(error: Exception) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return in_one_line(error, 200)

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
 from dcgan_dist.base.launcher import speaks_for_node, started_by_torchrun
 from dcgan_dist.base.waiting import told_if_long
 
@@ -182,4 +182,4 @@ def _advice() -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return in_one_line(error, 200)

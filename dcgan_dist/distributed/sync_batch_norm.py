@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.fast import batch_norm_cpu, batch_norm_plain
 from dcgan_dist.gan.fast.batch_norm_plain import Running
@@ -156,7 +157,7 @@ def _kernels(device: torch.device) -> _Arithmetic | None:
         log.warning(
             "batch norm runs in torch's ordinary operators, which is slow: Triton compiles nothing here (%s); "
             "install triton and a C compiler such as gcc",
-            " ".join(str(error).split())[:200],
+            in_one_line(error, 200),
         )
         return None
     return batch_norm_kernels

@@ -6,10 +6,10 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ from torch import Tensor
 from dcgan_dist.base.errors import Interrupted, UserError
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.meeting import Meeting, number_of, rank_and_size
+
+Result = TypeVar("Result")
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
 
@@ -139,6 +141,12 @@ class World:
         text, kind = problems[first]
         everywhere = all(other == text for other, _ in problems)
         raise kind(text if everywhere or kind is Interrupted else f"rank {first} of {self.size}: {text}")
+
+    def do_together(self, action: Callable[[], Result]) -> Result:
+        """What `action` returns on this rank, if it meets a `UserError` on none; see `together`."""
+        with self.together():
+            return action()
+        raise AssertionError("together() raises on every rank or on none")
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
         """Says so if the block, which waits for all ranks, takes long. Two ranks of a node do: one may be awaited."""

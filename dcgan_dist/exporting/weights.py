@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.base.files import atomic_write
 from dcgan_dist.gan.generator import Generator
 
@@ -36,9 +36,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
         generator = Generator(facts["image_size"], facts["latent_size"], facts["base_channels"])
         generator.load_state_dict(load_file(path))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: is not a generator of dcgan_dist.export ({' '.join(str(error).split())[:120]})"
-        ) from None
+        raise UserError(f"{path}: is not a generator of dcgan_dist.export ({in_one_line(error, 120)})") from None
     return generator.eval().requires_grad_(False).to(device)
 
 

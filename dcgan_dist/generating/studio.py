@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.progress import progress_bar
 from dcgan_dist.data.dataset import Data, open_data
 from dcgan_dist.distributed.chunks import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.latents import Latents
 from dcgan_dist.run.trained import Trained
-from dcgan_dist.tracking.console import progress_bar
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,9 @@ class Studio:
         starts = self.workforce.chunk_starts(count)
         pixels = data.decode(range(start, min(start + CHUNK, count)) for start in starts)
         whole = (pad(part, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(part))).permute(0, 3, 1, 2) for part in pixels)
-        with progress_bar(what, count, self.world.is_main) as report:
-            done = 0
+        with progress_bar(what, count, visible=self.world.is_main) as advance:
             for portion in self.workforce.in_order(count, whole, compute):
-                done += len(portion)
-                report(done)
+                advance(len(portion))
                 yield portion
 
     def real_features(self, data: Data, count: int) -> Tensor:
@@ -98,9 +96,7 @@ class Studio:
 
     def _each(self, count: int, what: str, compute: Callable[[int], Tensor]) -> Iterator[Tensor]:
         starts = self.workforce.chunk_starts(count)
-        with progress_bar(what, count, self.world.is_main) as report:
-            done = 0
+        with progress_bar(what, count, visible=self.world.is_main) as advance:
             for portion in self.workforce.in_order(count, starts, compute):
-                done += len(portion)
-                report(done)
+                advance(len(portion))
                 yield portion

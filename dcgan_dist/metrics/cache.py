@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.base.files import atomic_write
 from dcgan_dist.distributed.world import World
 
@@ -40,7 +41,7 @@ class RealCache:
                 with atomic_write(path) as file:
                     torch.save(value, file)
             except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
-                log.info("%s is not kept for the next evaluation (%s)", path, " ".join(str(error).split()))
+                log.info("%s is not kept for the next evaluation (%s)", path, in_one_line(error))
         return value
 
 

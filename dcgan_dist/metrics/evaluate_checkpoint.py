@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.progress import progress_stages
 from dcgan_dist.data.loader import open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
@@ -23,8 +21,7 @@ from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
 from dcgan_dist.distributed.world import World
-from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, Stage, assert_installed
-from dcgan_dist.metrics.image_sets import Report
+from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, assert_installed
 from dcgan_dist.metrics.inception import download_weights, find_weights, missing_weights
 from dcgan_dist.metrics.scores_file import ScoreRow, append_scores, newest_comparable, read_scores
 from dcgan_dist.run.trained import Trained, load_on_every_rank
@@ -83,7 +80,7 @@ def _evaluate(request: Request, world: World) -> None:
         out = request.out or _scores_of(trained.path)
         if world.is_main:
             _assert_writable(out)
-    with _progress(visible=world.is_main) as evaluator.stage:
+    with progress_stages(visible=world.is_main) as evaluator.stage:
         scores = evaluator.score(trained.draw, with_floor=True)
     if not world.is_main:
         return
@@ -131,9 +128,7 @@ def _weights(request: Request, world: World) -> Path | None:
 
     They are downloaded, once a node, only for a metric that is asked for by name.
     """
-    weights = None
-    with world.together():
-        weights = find_weights(request.weights)
+    weights = world.do_together(lambda: find_weights(request.weights))
     wanted = bool(set(request.metrics or ()) & set(WITH_WEIGHTS))
     if not world.any(weights is None):
         return weights
@@ -181,22 +176,6 @@ def _assert_writable(out: Path) -> None:
 
 
 # --- what the user sees -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _progress(visible: bool) -> Iterator[Stage]:
-    """A bar for each stage, on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not (visible and console.is_terminal)) as progress:
-
-        def stage(name: str, images: int) -> Report:
-            for task in progress.task_ids:
-                progress.remove_task(task)
-            task = progress.add_task(name, total=images or None)
-            return lambda done: progress.advance(task, done)
-
-        yield stage
 
 
 def _show(

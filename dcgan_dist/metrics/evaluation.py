@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.progress import Stage
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import PixelSource, decoder_name
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.metrics import inception, ms_ssim, sliced_wasserstein
 from dcgan_dist.metrics.cache import RealCache
-from dcgan_dist.metrics.image_sets import Draw, Report, drawn_images, random_order, real_images
+from dcgan_dist.metrics.image_sets import Draw, drawn_images, random_order, real_images
 from dcgan_dist.metrics.protocol import Protocol
 
 Metric = Literal["swd", "ms_ssim", "fid", "kid"]
@@ -27,9 +28,6 @@ METRICS: tuple[Metric, ...] = ("swd", "ms_ssim", "fid", "kid")
 WITH_WEIGHTS: tuple[Metric, ...] = ("fid", "kid")
 
 LIBRARIES: dict[Metric, str] = {"ms_ssim": "torchmetrics", "fid": "torch_fidelity", "kid": "torch_fidelity"}
-
-Stage = Callable[[str, int], Report]
-"""Is told what begins, and of how many images; returns what is told how many are done."""
 
 
 def assert_installed(metrics: Iterable[Metric]) -> None:
@@ -89,8 +87,8 @@ class Evaluator:
 
     def score(self, draw: Draw, with_floor: bool = False) -> list[Score]:
         """The scores of a generator, one for each metric."""
-        report = self.stage("drawing", self.num_images)
-        drawn = drawn_images(draw, self.seed, self.latent_size, self.num_images, self.workforce, report)
+        advance = self.stage("drawing", self.num_images)
+        drawn = drawn_images(draw, self.seed, self.latent_size, self.num_images, self.workforce, advance)
         found = self._features(drawn, "drawn") if set(self.metrics) & set(WITH_WEIGHTS) else None
         return [self._score(metric, drawn, found, with_floor) for metric in self.metrics]
 
@@ -174,8 +172,8 @@ class Evaluator:
         return self._cache.get(name, lambda: self._features(self._real, "real"))
 
     def _features(self, images: Tensor, which: str) -> Tensor:
-        report = self.stage(f"features of {which} images", len(images))
-        return inception.features(self._network, images, self.workforce, report)
+        advance = self.stage(f"features of {which} images", len(images))
+        return inception.features(self._network, images, self.workforce, advance)
 
     def load(self) -> None:
         """Loads the network that the metrics need, if they need one. Raises UserError if its file holds no such."""

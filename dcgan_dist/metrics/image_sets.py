@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.counter_random import normal, stream_seed
+from dcgan_dist.base.progress import Advance
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.distributed.chunks import CHUNK, Workforce
 
@@ -17,12 +18,9 @@ Input = TypeVar("Input")
 Draw = Callable[[Tensor], Tensor]
 """Latents [n, latent_size], float64, to images, uint8 [n, 3, size, size]."""
 
-Report = Callable[[int], None]
-"""Is told how many images are done since the last call."""
-
 
 def drawn_images(
-    draw: Draw, seed: int, latent_size: int, num_images: int, workforce: Workforce, report: Report
+    draw: Draw, seed: int, latent_size: int, num_images: int, workforce: Workforce, advance: Advance
 ) -> Tensor:
     """The first images of a generator, the same on any number of ranks: uint8 [num_images, 3, s, s] on every rank."""
     device = workforce.world.device
@@ -30,15 +28,15 @@ def drawn_images(
     def drawn(start: int) -> Tensor:
         return draw(normal(seed, "evaluation latents", start, CHUNK, latent_size, device))
 
-    return gathered(workforce, num_images, workforce.chunk_starts(num_images), drawn, report)
+    return gathered(workforce, num_images, workforce.chunk_starts(num_images), drawn, advance)
 
 
-def real_images(source: PixelSource, chosen: list[int], workforce: Workforce, report: Report) -> Tensor:
+def real_images(source: PixelSource, chosen: list[int], workforce: Workforce, advance: Advance) -> Tensor:
     """The images of these sample numbers, decoded by all ranks together: uint8 [n, 3, size, size] on every rank."""
     whole = chosen + chosen[-1:] * (-len(chosen) % CHUNK)
     batches = source(whole[start : start + CHUNK] for start in workforce.chunk_starts(len(chosen)))
     images = (pixels.permute(0, 3, 1, 2) for pixels in batches)
-    return gathered(workforce, len(chosen), images, lambda pixels: pixels, report)
+    return gathered(workforce, len(chosen), images, lambda pixels: pixels, advance)
 
 
 def random_order(seed: int, num_samples: int) -> list[int]:
@@ -48,11 +46,11 @@ def random_order(seed: int, num_samples: int) -> list[int]:
 
 
 def gathered(
-    workforce: Workforce, count: int, inputs: Iterator[Input], compute: Callable[[Input], Tensor], report: Report
+    workforce: Workforce, count: int, inputs: Iterator[Input], compute: Callable[[Input], Tensor], advance: Advance
 ) -> Tensor:
     """What all ranks compute of their chunks: [count, ...] on every rank."""
     portions = []
     for portion in workforce.in_order(count, inputs, compute):
         portions.append(portion)
-        report(len(portion))
+        advance(len(portion))
     return torch.cat(portions)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_dist.base.counter_random import stream_seed
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
+from dcgan_dist.base.progress import Advance
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.chunks import CHUNK, Workforce
-from dcgan_dist.metrics.image_sets import Report, gathered
+from dcgan_dist.metrics.image_sets import gathered
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}"
@@ -82,13 +83,13 @@ def load_network(path: Path, device: torch.device) -> nn.Module:
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would run code in the file
         network = FeatureExtractorInceptionV3("inception-v3-compat", [LAYER], feature_extractor_weights_path=str(path))
     except Exception as error:  # torch, pickle and zipfile raise all kinds of things
-        reason = " ".join(str(error).split())[:120]
+        reason = in_one_line(error, 120)
         raise UserError(f"{path}: does not hold the Inception weights ({reason}); get {WEIGHTS_URL}") from None
     return network.to(device)
 
 
 @torch.no_grad()
-def features(network: nn.Module, images: Tensor, workforce: Workforce, report: Report) -> Tensor:
+def features(network: nn.Module, images: Tensor, workforce: Workforce, advance: Advance) -> Tensor:
     """What `network` finds in images, uint8 [n, 3, h, w] on every rank: float32 [n, d], on the host of every rank."""
 
     def compute(start: int) -> Tensor:
@@ -97,7 +98,7 @@ def features(network: nn.Module, images: Tensor, workforce: Workforce, report: R
             (found,) = network(images[chosen])
         return found
 
-    return gathered(workforce, len(images), workforce.chunk_starts(len(images)), compute, report).cpu()
+    return gathered(workforce, len(images), workforce.chunk_starts(len(images)), compute, advance).cpu()
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:

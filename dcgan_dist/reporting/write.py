@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.base.files import atomic_write, write_text
 from dcgan_dist.reporting.page import render_page
 from dcgan_dist.reporting.read_run import RunRecord, read_run
@@ -30,4 +31,4 @@ def try_to_report(folder: RunFolder) -> None:
     try:
         write_report([read_run(folder.path)], folder.report)
     except Exception as error:
-        log.warning("could not write %s (%s)", folder.report, " ".join(str(error).split()))
+        log.warning("could not write %s (%s)", folder.report, in_one_line(error))

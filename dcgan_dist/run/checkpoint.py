@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.base.files import atomic_write, sync_file
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.world import World
@@ -169,10 +169,7 @@ class Checkpointer:
 
     def load(self, path: Path) -> Saved:
         """One particular checkpoint, the same on every rank. Raises UserError if it is damaged."""
-        content = None
-        with self.world.together():
-            if self.world.is_main:
-                content = read_verified(path)
+        content = self.world.do_together(lambda: read_verified(path) if self.world.is_main else None)
         checkpoint = self._on_every_rank(content)
         assert checkpoint is not None
         return checkpoint
@@ -243,9 +240,7 @@ def _verified(path: Path) -> tuple[bytes, Saved]:
     except UserError:
         raise
     except Exception as error:  # zipfile, pickle and torch raise all kinds of things for damaged bytes
-        raise UserError(
-            f"{path}: damaged checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-        ) from None
+        raise UserError(f"{path}: damaged checkpoint ({type(error).__name__}: {in_one_line(error, 120)})") from None
     try:
         return content, Saved.from_contents(loaded)
     except ValueError as problem:

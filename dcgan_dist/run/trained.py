@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
@@ -51,13 +51,8 @@ def load_trained(path: Path, device: torch.device, ema: bool | None = None) -> T
 
 def load_on_every_rank(path: Path, world: World, ema: bool | None = None) -> Trained:
     """The same, as rank 0 reads it: while the run still trains, the newest checkpoint changes from moment to moment."""
-    found = None
-    with world.together():
-        found = _read(path) if world.is_main else None
-    file, content = world.broadcast_object(found)
-    with world.together():
-        return _build(file, content, world.device, ema)
-    raise AssertionError("together() raises on every rank or on none")
+    file, content = world.broadcast_object(world.do_together(lambda: _read(path) if world.is_main else None))
+    return world.do_together(lambda: _build(file, content, world.device, ema))
 
 
 def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -> Trained:
@@ -73,7 +68,7 @@ def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -
         generator.load_state_dict(saved.ema if averaged and saved.ema else saved.generator)
         discriminator.load_state_dict(saved.discriminator)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error, 160)
         raise UserError(f"{file}: its networks do not fit its configuration ({reason}); use another one") from None
     for network in (generator, discriminator):
         network.eval().requires_grad_(False).to(device)

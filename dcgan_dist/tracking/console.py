@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dcgan_dist.base.progress import terminal
 from dcgan_dist.tracking.tracker import Row
-
-_console = Console(stderr=True)
 
 
 def set_up_logging(rank: int) -> None:
     """Messages of rank 0 from INFO up, of the other ranks from WARNING up and marked with their rank."""
     who = "" if rank == 0 else f"rank {rank}: "
-    if _console.is_terminal:
-        handler: logging.Handler = RichHandler(console=_console, show_path=False, show_level=False)
+    if terminal().is_terminal:
+        handler: logging.Handler = RichHandler(console=terminal(), show_path=False, show_level=False)
         handler.setFormatter(logging.Formatter(f"{who}%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
@@ -35,22 +32,22 @@ class ConsoleTracker:
     def __init__(self, total_images: int, images_seen: int) -> None:
         self._total = total_images
         self._progress: Progress | None = None
-        if _console.is_terminal:
+        if terminal().is_terminal:
             self._progress = Progress(
                 TextColumn("training"),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[figures]}"),
-                console=_console,
+                console=terminal(),
             )
             self._task = self._progress.add_task("training", total=total_images, completed=images_seen, figures="")
             self._progress.start()
 
-    def advance(self, images_seen: int) -> None:
-        """Moves the bar; cheap enough for every step."""
+    def advance(self, images: int) -> None:
+        """Moves the bar on; cheap enough for every step."""
         if self._progress:
-            self._progress.update(self._task, completed=images_seen)
+            self._progress.advance(self._task, images)
 
     def log(self, row: Row) -> None:
         """Shows the newest figures."""
@@ -82,23 +79,6 @@ class ConsoleTracker:
         """Leaves the terminal as it was."""
         if self._progress:
             self._progress.stop()
-
-
-@contextlib.contextmanager
-def decoding_bar(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
-    """A bar for the decoding at the start; the block calls what it gets with the number of images decoded so far."""
-    with progress_bar("decoding", total, visible) as report:
-        yield report
-
-
-@contextlib.contextmanager
-def progress_bar(what: str, total: int, visible: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal for work on images; the block calls what it gets with the number of images done so far."""
-    columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
-    visible = visible and _console.is_terminal
-    with Progress(*columns, console=_console, disable=not visible, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def _clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.base.json_lines import read_rows
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
@@ -33,9 +34,7 @@ def open_trackers(
 
     Rank 0 tells of the training; on every other node one rank tells W&B how the node is. Every rank must call it.
     """
-    found = None
-    with world.together():
-        found = _wandb_run(config, folder, environment, saved) if world.is_main else None
+    found = world.do_together(lambda: _wandb_run(config, folder, environment, saved) if world.is_main else None)
     wandb: tuple[WandbRun, Mode] | None = world.broadcast_object(found)
     ids = {"wandb": wandb[0].id} if wandb else dict(saved.tracker_ids) if saved else {}
     trackers: list[Tracker] = []
@@ -94,10 +93,10 @@ def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, 
         try:
             return [start(run, "online")]
         except Exception as error:  # no such project, a service that went away in this moment
-            _say_offline(" ".join(str(error).split()), run.folder)
+            _say_offline(in_one_line(error), run.folder)
             forget_failed_start()
     try:
         return [start(run, "offline")]
     except Exception as error:
-        log.warning("W&B cannot record (%s); the run goes on without W&B", " ".join(str(error).split()))
+        log.warning("W&B cannot record (%s); the run goes on without W&B", in_one_line(error))
         return []

@@ -6,7 +6,8 @@ import logging
 import sys
 from dataclasses import replace
 
-from dcgan_dist.base.errors import Interrupted, RunFailed, UserError
+from dcgan_dist.base.errors import Interrupted, RunFailed, UserError, in_one_line
+from dcgan_dist.base.progress import progress_bar
 from dcgan_dist.base.stage_clock import StageClock
 from dcgan_dist.command_line.train_config import write_yaml
 from dcgan_dist.config import TrainConfig
@@ -30,7 +31,7 @@ from dcgan_dist.run.environment import describe_environment
 from dcgan_dist.run.events import forget_warnings_after
 from dcgan_dist.run.folder import RunFolder, Status
 from dcgan_dist.run.stop import StopRequest
-from dcgan_dist.tracking.console import ConsoleTracker, decoding_bar, set_up_logging
+from dcgan_dist.tracking.console import ConsoleTracker, set_up_logging
 from dcgan_dist.tracking.journal import Journal
 from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.profile import StepProfile
@@ -121,7 +122,7 @@ def _start(run: Run) -> int | None:
             log.error("%s", error)  # this rank's alone: a damaged image that turned up while streaming
         if world.is_main:
             checkpointer.wait()
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = in_one_line(f"{type(error).__name__}: {error}")
             journal.ended("failed", state.images_seen, reason, state.watch.lasting)
             if isinstance(error, RunFailed):
                 _report(run)
@@ -205,13 +206,13 @@ def _fill(run: Run, data: Data) -> PixelSource:
     world = run.world
     with world.together():  # each node may have a copy of its own
         data.shards.verify(world.local_rank, world.local_size, before_each=run.stop.raise_if_asked)
-    with decoding_bar(len(data.shards) // world.size, visible=world.is_main) as show:
+    with progress_bar("decoding", len(data.shards) // world.size, visible=world.is_main) as show:
 
-        def report(images: int) -> None:
+        def advance(images: int) -> None:
             run.stop.raise_if_asked()
             show(images)
 
-        return open_source(run.config.data, data.shards, data.decode, world, report)
+        return open_source(run.config.data, data.shards, data.decode, world, advance)
 
 
 def _train(
@@ -247,7 +248,7 @@ def _train(
             lambda reason: journal.hung(state.images_seen, reason, state.watch.lasting),
         ),
         profile=StepProfile(run.folder.profile, config.track.profile_steps, world),
-        show_progress=console.advance if console else lambda images_seen: None,
+        advance=console.advance if console else lambda images: None,
     )
     run.stages.enter("train")
     try:

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.average_gradients import GradientAverage
@@ -149,7 +150,7 @@ class CapturedUpdate:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._update(*self._inputs)
         except RuntimeError as error:
-            problem = " ".join(str(error).split())[:200]
+            problem = in_one_line(error, 200)
         problems = self._world.gather_objects(problem)
         if failed := [rank for rank, text in enumerate(problems) if text]:
             log.warning("rank %d cannot record a CUDA graph (%s); steps run one by one", failed[0], problems[failed[0]])

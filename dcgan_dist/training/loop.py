@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dcgan_dist.base.progress import Advance
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.tracking.profile import StepProfile
@@ -59,8 +60,8 @@ class Training:
     throughput: Throughput
     heartbeat: Heartbeat
     profile: StepProfile
-    show_progress: Callable[[int], None]
-    """Told of the images seen after each step."""
+    advance: Advance
+    """Told after each step how many images it has seen."""
 
     def close(self) -> None:
         """Ends the watch for hangs and the profile, and frees the graph."""
@@ -82,7 +83,7 @@ def train(run: Run, plan: Plan, training: Training) -> str | None:
 
         before, state.images_seen = state.images_seen, state.images_seen + plan.batches.global_batch
         throughput.add(plan.batches.global_batch)
-        training.show_progress(state.images_seen)
+        training.advance(plan.batches.global_batch)
         training.profile.step()
         training.heartbeat.beat()
 

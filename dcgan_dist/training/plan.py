@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.base.stage_clock import StageClock
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan
@@ -91,7 +91,7 @@ def _load(state: TrainState, saved: Saved, world: World) -> None:
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             f"the checkpoint at {saved.images_seen} images does not fit these networks and optimizers: "
-            f"{' '.join(str(error).split())[:200]}; set --model and --data back, or choose another --run.dir"
+            f"{in_one_line(error, 200)}; set --model and --data back, or choose another --run.dir"
         ) from None
 
 

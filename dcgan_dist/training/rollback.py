@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from dcgan_dist.base.errors import RunFailed, UserError
+from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
 from dcgan_dist.base.json_lines import keep_rows
 from dcgan_dist.metrics.scores_file import drop_scores_after
 from dcgan_dist.run.folder import RunFolder
@@ -46,7 +46,7 @@ def _go_back(run: Run, recorder: Recorder, collapse: Collapsed) -> str | None:
             log.warning("%s; trying the one before it", error)
             continue
         except (OSError, RuntimeError) as error:
-            return f"{collapse}; could not go back: {' '.join(str(error).split())}"
+            return f"{collapse}; could not go back: {in_one_line(error)}"
         rate = run.config.optim.discriminator_lr * DISCRIMINATOR_RATE_AFTER_ROLLBACK**rollbacks
         recorder.journal.rolled_back(
             target,
