@@ -19,8 +19,10 @@ from dcgan_dist.reporting.facts import (
     written,
 )
 from dcgan_dist.reporting.pictures import embed
-from dcgan_dist.reporting.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, lay_out
+from dcgan_dist.reporting.plot import lay_out
 from dcgan_dist.reporting.read_run import Grid, RunRecord
+from dcgan_dist.reporting.sheet import Sheet
+from dcgan_dist.reporting.style import CURVE_STYLES, DARK, LIGHT
 
 BYTES_FOR_PICTURES = 3_600_000
 MOST_GRIDS = 40
@@ -61,8 +63,11 @@ def _contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
         ],
         "moments": sorted({grid.images_seen for own in grids for grid in own}),
         "reals": _reals(runs, labels, pictures),
-        "plots": [lay_out(chart, runs[0].events if alone else ()) for chart in charts],
-        "sheet": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        "sheets": [Sheet(lay_out(chart, runs[0].events if alone else ())) for chart in charts],
+        "light": LIGHT,
+        "dark": DARK,
+        "curve_styles": CURVE_STYLES,
+        "line_width": Sheet.line_width,
         "differing": differing_settings(runs),
         "version": dcgan_dist.__version__,
         "now": time.time(),
@@ -101,7 +106,7 @@ def _viewer(index: int, label: str, grids: Sequence[Grid], pictures: dict[Path, 
         for network, path in (("generator", grid.generator), ("average", grid.average))
         if path in pictures
     ]
-    return {"label": label, "style": index % 6, "frames": frames}
+    return {"label": label, "style": index, "frames": frames}
 
 
 def _reals(runs: Sequence[RunRecord], labels: Sequence[str], pictures: dict[Path, str]) -> list[tuple[str, str]]:

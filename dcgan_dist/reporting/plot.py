@@ -1,4 +1,4 @@
-"""Where the curves, ticks and marks of a chart lie on its sheet."""
+"""What is to be seen of a chart, whoever draws it: how far its axes go, their ticks, the marks of events."""
 
 from __future__ import annotations
 
@@ -8,73 +8,57 @@ from dataclasses import dataclass
 from dcgan_dist.reporting.charts import Chart
 from dcgan_dist.reporting.read_run import Event
 
-WIDTH, HEIGHT = 480, 236
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40  # margins around the curves
-
 
 @dataclass(frozen=True)
 class Tick:
-    """A line of the grid behind the curves."""
+    """A place on an axis, and what stands there."""
 
-    place: float
+    value: float
     label: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A curve in the drawing's own coordinates. `points`: x, y, images seen, value as a reader sees it."""
-
-    label: str
-    style: int
-    path: str
-    points: list[tuple[float, float, str, str]]
 
 
 @dataclass(frozen=True)
 class Mark:
     """Something that happened, as an upright line."""
 
-    place: float
+    images_seen: float
+    kind: str
     text: str
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart laid out on a sheet of WIDTH by HEIGHT."""
+    """A chart that is ready to be drawn, in its own numbers: images seen from 0 to `right`, values by the ticks."""
 
     chart: Chart
-    lines: list[Line]
+    right: float
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     marks: list[Mark]
 
+    @property
+    def low(self) -> float:
+        """Where the vertical axis begins."""
+        return self.y_ticks[0].value
+
+    @property
+    def high(self) -> float:
+        """Where the vertical axis ends."""
+        return self.y_ticks[-1].value
+
 
 def lay_out(chart: Chart, events: Sequence[Event] = ()) -> Plot:
-    """Where everything on a chart goes; `events` become marks."""
+    """What to draw of a chart; `events` become marks."""
     points = [point for curve in chart.curves for point in curve.points]
     right = max(x for x, _ in points) or 1
-    y_ticks = ticks(min(0.0, *(y for _, y in points)), chart.top or max(y for _, y in points), 5)
-    x_ticks = [tick for tick in ticks(0, right, 5) if tick <= right]
-    low, high = y_ticks[0], y_ticks[-1]
+    heights = ticks(min(0.0, *(y for _, y in points)), chart.top or max(y for _, y in points), 5)
+    places = [tick for tick in ticks(0, right, 5) if tick <= right]
+    marks = [Mark(event.images_seen, event.kind, event.text) for event in events if marked(event, right)]
+    return Plot(chart, right, _labelled(places), _labelled(heights), marks)
 
-    def place_x(x: float) -> float:
-        return round(LEFT + x / right * (WIDTH - LEFT - RIGHT), 1)
 
-    def place_y(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
-
-    lines = []
-    for curve in chart.curves:
-        placed = [(place_x(x), place_y(y), f"{x:,.0f}", short(y)) for x, y in curve.points]
-        path = "M" + "L".join(f"{x} {y}" for x, y, *_ in placed)
-        lines.append(Line(curve.label, curve.style, path, placed))
-    return Plot(
-        chart,
-        lines,
-        [Tick(place_x(x), short(x, x_ticks[-1])) for x in x_ticks],
-        [Tick(place_y(y), short(y, y_ticks[-1])) for y in y_ticks],
-        [Mark(place_x(event.images_seen), f"{event.kind}: {event.text}") for event in events if marked(event, right)],
-    )
+def _labelled(values: Sequence[float]) -> list[Tick]:
+    return [Tick(value, short(value, values[-1])) for value in values]
 
 
 def marked(event: Event, right: float) -> bool:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dcgan_dist.reporting.charts import Chart, charts_of_run, charts_of_runs
+from dcgan_dist.reporting.charts import charts_of_run, charts_of_runs
+from dcgan_dist.reporting.curves import as_png, draw_chart
 from dcgan_dist.reporting.facts import facts_of
 from dcgan_dist.reporting.page import evenly, labels_of
 from dcgan_dist.reporting.pictures import read_picture
-from dcgan_dist.reporting.plot import short
 from dcgan_dist.reporting.read_run import RunRecord
+from dcgan_dist.reporting.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 COLUMNS = 4
 LONGEST_LINE = 170  # characters of the banner
 LARGEST_PICTURE = 1100  # pixels; a cell of the figure has fewer
-COLOURS = ("#0072b2", "#d55e00", "#008a66", "#b0528f", "#8a6d00", "#444b54")
-DASHES = ("-", "--", ":", "-.", (0, (1, 2)), "-")
-INK, QUIET, RULE = "#16191d", "#5c6570", "#e3e7ec"
-WARN, ALARM = "#8a5a00", "#fff4dc"
 
 
 def draw_summary(runs: Sequence[RunRecord]) -> bytes:
@@ -41,7 +36,7 @@ def draw_summary(runs: Sequence[RunRecord]) -> bytes:
     heights += [3.6] * picture_rows + [2.7] * chart_rows or [1.0]
     figure = Figure(figsize=(13.4, sum(heights) + 0.9), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr]
-    figure.suptitle(_title(runs, labels), x=0.012, ha="left", fontsize=11, linespacing=1.5, color=INK)
+    figure.suptitle(_title(runs, labels), x=0.012, ha="left", fontsize=11, linespacing=1.5, color=LIGHT["ink"])
     cells = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     if banner:
         _write_banner(figure.add_subplot(cells[0, :]), banner)
@@ -49,8 +44,9 @@ def draw_summary(runs: Sequence[RunRecord]) -> bytes:
     for index, (title, image) in enumerate(pictures):
         _show(figure.add_subplot(cells[above + index // COLUMNS, index % COLUMNS]), title, image)
     for index, chart in enumerate(charts):
-        _plot(figure.add_subplot(cells[above + picture_rows + index // COLUMNS, index % COLUMNS]), chart)
-    return _png(figure)
+        cell = cells[above + picture_rows + index // COLUMNS, index % COLUMNS]
+        draw_chart(figure.add_subplot(cell), chart, runs[0].events if len(runs) == 1 else ())
+    return as_png(figure)
 
 
 def _banner(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[str]:
@@ -62,10 +58,10 @@ def _banner(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[str]:
 
 def _write_banner(axes: Axes, lines: Sequence[str]) -> None:
     text = "\n".join(("Signs of collapse: the samples are probably worthless", *lines))
-    axes.set(facecolor=ALARM, xticks=[], yticks=[])
+    axes.set(facecolor=LIGHT["alarm"], xticks=[], yticks=[])
     for side, spine in axes.spines.items():
-        spine.set(color=WARN, linewidth=6 if side == "left" else 1)
-    axes.text(0.012, 0.5, text, transform=axes.transAxes, va="center", fontsize=10, linespacing=1.5, color=INK)
+        spine.set(color=LIGHT["warn"], linewidth=6 if side == "left" else 1)
+    axes.text(0.012, 0.5, text, transform=axes.transAxes, va="center", fontsize=10, linespacing=1.5, color=LIGHT["ink"])
 
 
 def _title(runs: Sequence[RunRecord], labels: Sequence[str]) -> str:
@@ -102,39 +98,5 @@ def _of_runs(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[tuple[str
 def _show(axes: Axes, title: str, image: Image) -> None:
     image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
     axes.imshow(image)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_title(title, loc="left", fontsize=10, color=LIGHT["ink"])
     axes.axis("off")
-
-
-def _plot(axes: Axes, chart: Chart) -> None:
-    for curve in chart.curves:
-        xs, ys = zip(*curve.points, strict=True)
-        style: Any = DASHES[curve.style % len(DASHES)]
-        marker = "o" if len(xs) < 3 else None
-        colour = COLOURS[curve.style % len(COLOURS)]
-        axes.plot(xs, ys, label=curve.label, color=colour, linestyle=style, linewidth=1.4, marker=marker, markersize=3)
-    axes.set_title(chart.title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel("images seen", fontsize=8, color=QUIET)
-    axes.set_ylabel(chart.unit, fontsize=8, color=QUIET)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if axes.dataLim.ymin < 0 else 0, top=chart.top)
-    axes.set_xlim(left=0)
-    right = axes.get_xlim()[1]
-    axes.xaxis.set_major_locator(_locator())
-    axes.xaxis.set_major_formatter(lambda value, _: short(value, right))
-    axes.tick_params(labelsize=8, colors=QUIET, length=0)
-    axes.grid(color=RULE)
-    axes.spines[:].set_visible(False)
-    if len(chart.curves) > 1:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-
-
-def _locator() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()

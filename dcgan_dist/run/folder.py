@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def curves(self) -> Path:
-        """Losses, scores and speed over the run, as a picture."""
+        """Every figure over the run, as a picture."""
         return self.path / "curves.png"
 
     @property

@@ -24,7 +24,6 @@ from dcgan_dist.distributed.leaving import (
 )
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World
-from dcgan_dist.reporting.curves import draw_curves
 from dcgan_dist.reporting.write import try_to_report
 from dcgan_dist.run.checkpoint import Checkpointer
 from dcgan_dist.run.environment import describe_environment
@@ -288,14 +287,9 @@ def _finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None)
 
 
 def _report(run: Run) -> None:
-    """Draws the curves and writes the report of a run that has ended, if they are wanted. For rank 0."""
-    if not run.config.track.report:
-        return
-    try:
-        draw_curves(run.folder.metrics, run.folder.curves)
-    except Exception as error:  # a picture is no reason to call a finished run failed
-        log.warning("could not draw %s (%s)", run.folder.curves, error)
-    try_to_report(run.folder)
+    """The curves and the report of a run that has ended, if they are wanted. For rank 0."""
+    if run.config.track.report:
+        try_to_report(run.folder)
 
 
 def _say_where_things_are(folder: RunFolder, images_seen: int) -> None:

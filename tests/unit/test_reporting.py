@@ -13,16 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.reporting.charts import MOST_POINTS, Chart, Curve, charts_of_run, charts_of_runs, points_of
+from dcgan_dist.reporting.curves import draw_chart
 from dcgan_dist.reporting.facts import changed_settings, differing_settings, duration, facts_of, score_table
 from dcgan_dist.reporting.page import render_page
-from dcgan_dist.reporting.plot import HEIGHT, WIDTH, lay_out, short, ticks
-from dcgan_dist.reporting.read_run import read_run
-from dcgan_dist.reporting.summary_picture import ALARM, draw_summary
+from dcgan_dist.reporting.plot import lay_out, short, ticks
+from dcgan_dist.reporting.read_run import Event, read_run
+from dcgan_dist.reporting.sheet import Sheet
+from dcgan_dist.reporting.style import CURVE_STYLES, LIGHT
+from dcgan_dist.reporting.summary_picture import draw_summary
 from dcgan_dist.run.folder import RunFolder, Status
 
 Rows = list[dict[str, Any]]
@@ -219,13 +223,28 @@ def test_scores_of_unlike_protocols_are_on_charts_of_their_own(tmp_path: Path) -
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [5.0], [-3.0, 4.0], [1e-9, 2e-9], [1e9, 3e12]])
 def test_every_point_lies_on_the_sheet_and_up_is_more(values: list[float]) -> None:
     chart = Chart("loss", "", [Curve("one", 0, [(100.0 * i, value) for i, value in enumerate(values)])])
-    plot = lay_out(chart)
-    for x, y, _, _ in plot.lines[0].points:
-        assert 0 <= x <= WIDTH
-        assert 0 <= y <= HEIGHT
-    heights = [HEIGHT - y for _, y, _, _ in plot.lines[0].points]
+    sheet = Sheet(lay_out(chart))
+    points = sheet.points(chart.curves[0])
+    for x, y, _, _ in points:
+        assert sheet.left <= x <= sheet.right
+        assert sheet.top <= y <= sheet.bottom
+    heights = [sheet.height - y for _, y, _, _ in points]
     assert sorted(heights) == [height for _, height in sorted(zip(values, heights, strict=True))]
-    assert len(plot.y_ticks) >= 2
+    assert len(sheet.plot.y_ticks) >= 2
+
+
+def test_a_picture_has_the_curves_axes_ticks_and_marks_of_the_page() -> None:
+    chart = Chart("loss", "nats", [Curve(f"run {n}", n, [(100.0, 2.0), (900.0, n)]) for n in range(8)])
+    events = [Event(seen, kind, "", None) for seen, kind in ((0, "start"), (300, "warning"), (900, "done"))]
+    axes, plot = Figure().subplots(), lay_out(chart, events)
+    draw_chart(axes, chart, events)
+    *curves, mark = axes.lines
+    assert [line.get_color() for line in curves] == [style.light for style in (*CURVE_STYLES, *CURVE_STYLES[:2])]
+    assert [line.get_linestyle() for line in curves[:2]] == ["-", "--"]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, plot.right), (plot.low, plot.high))
+    assert [label.get_text() for label in axes.get_xticklabels()] == [tick.label for tick in plot.x_ticks]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [tick.label for tick in plot.y_ticks]
+    assert np.asarray(mark.get_xdata()).tolist() == [300, 300] and axes.get_xlabel() == "images seen; dotted: warning"
 
 
 def test_numbers_are_short_and_those_of_an_axis_alike() -> None:
@@ -311,7 +330,7 @@ def test_the_picture_of_a_collapsed_run_has_a_banner_too(tmp_path: Path) -> None
         pictures.append(Image.open(io.BytesIO(draw_summary([read_run(run)]))).convert("RGB"))
     healthy, collapsed = pictures
     assert collapsed.height > healthy.height
-    alarm = ImageColor.getrgb(ALARM)
+    alarm = ImageColor.getrgb(LIGHT["alarm"])
     assert [(np.asarray(picture) == alarm).all(axis=-1).mean() > 0.02 for picture in pictures] == [False, True]
 
 
