@@ -137,17 +137,17 @@ class Tutorial(Plain):
 
     def iterate(self, images: Tensor) -> tuple[float, float]:
         self.discriminator_optimizer.zero_grad()
-        real_scores = self.discriminator(images)
-        real_loss = self.loss(real_scores, torch.ones_like(real_scores))
-        fake_scores = self.discriminator(self.generator(self.latents(len(images))))
-        fake_loss = self.loss(fake_scores, torch.zeros_like(fake_scores))
+        real = self.discriminator(images)
+        real_loss = self.loss(real, torch.ones_like(real))
+        fake = self.discriminator(self.generator(self.latents(len(images))))
+        fake_loss = self.loss(fake, torch.zeros_like(fake))
         discriminator_loss = real_loss + fake_loss
         backward(discriminator_loss)
         update(self.discriminator_optimizer)
 
         self.generator_optimizer.zero_grad()
-        scores = self.discriminator(self.generator(self.latents(len(images))))
-        generator_loss = self.loss(scores, torch.ones_like(scores))
+        probabilities = self.discriminator(self.generator(self.latents(len(images))))
+        generator_loss = self.loss(probabilities, torch.ones_like(probabilities))
         backward(generator_loss)
         update(self.generator_optimizer)
         return generator_loss.item(), discriminator_loss.item()
@@ -165,21 +165,21 @@ class Examples(Plain):
 
     def iterate(self, images: Tensor) -> tuple[float, float]:
         self.discriminator.zero_grad()
-        scores = self.discriminator(images).view(-1)
-        real_loss = self.loss(scores, torch.ones_like(scores))
+        probabilities = self.discriminator(images).view(-1)
+        real_loss = self.loss(probabilities, torch.ones_like(probabilities))
         backward(real_loss)
-        real_score = scores.mean().item()
+        real_mean = probabilities.mean().item()
         fakes = self.generator(self.latents(len(images)))
-        scores = self.discriminator(fakes.detach()).view(-1)
-        fake_loss = self.loss(scores, torch.zeros_like(scores))
+        probabilities = self.discriminator(fakes.detach()).view(-1)
+        fake_loss = self.loss(probabilities, torch.zeros_like(probabilities))
         backward(fake_loss)
-        assert scores.mean().item() <= 1 >= real_score
+        assert probabilities.mean().item() <= 1 >= real_mean
         update(self.discriminator_optimizer)
 
         self.generator.zero_grad()
-        scores = self.discriminator(fakes).view(-1)
-        generator_loss = self.loss(scores, torch.ones_like(scores))
+        probabilities = self.discriminator(fakes).view(-1)
+        generator_loss = self.loss(probabilities, torch.ones_like(probabilities))
         backward(generator_loss)
-        assert scores.mean().item() <= 1
+        assert probabilities.mean().item() <= 1
         update(self.generator_optimizer)
         return generator_loss.item(), (real_loss + fake_loss).item()

@@ -104,7 +104,7 @@ class Recorder:
 
     def _assert_sound(self, state: TrainState) -> None:
         """Finite figures, and the same weights on every rank."""
-        # In fp16 a gradient may overflow and says nothing; a loss or score must not.
+        # In fp16 a gradient may overflow and says nothing; a loss or probability must not.
         bad = state.window.sum_of("non_finite") > 0 or not state.window.sums.isfinite().all()
         if self.run.world.any(bool(bad)):
             raise self.watch.diverged(state)

@@ -33,8 +33,8 @@ class Rule:
 
 
 # The limits lie beyond what healthy runs show over a stretch. In the demo (32 pixels) that is a generator loss of 8.8,
-# scores of 0.990 and 0.012, a discriminator loss of 0.6 (1.0 while the generator's is 4). A discriminator that can only
-# guess has a loss of 1.38: 2 log 2, the loss of tossing a coin.
+# D(x) of 0.990 and D(G(z)) of 0.012, a discriminator loss of 0.6 (1.0 while the generator's is 4). A discriminator that
+# can only guess has a loss of 1.38: 2 log 2, the loss of tossing a coin.
 #
 # With more pixels a discriminator is more certain, right or wrong. In the first 300 steps at 64 pixels the losses reach
 # 29 (generator) and 0.9 (discriminator), in the first 150 at 128 pixels 46 and 2.4, and both runs learn faces. So two

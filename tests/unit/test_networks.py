@@ -207,22 +207,22 @@ def tutorial_step(
     x = (pixels.to(first.dtype) / 255 - 0.5) / 0.5
 
     discriminator_optimizer.zero_grad()
-    real_score = discriminator(x).flatten()
-    fake_score = discriminator(generator(first[:, :, None, None])).flatten()
-    d_loss = loss(real_score, torch.ones_like(real_score)) + loss(fake_score, torch.zeros_like(fake_score))
+    real = discriminator(x).flatten()
+    fake = discriminator(generator(first[:, :, None, None])).flatten()
+    d_loss = loss(real, torch.ones_like(real)) + loss(fake, torch.zeros_like(fake))
     d_loss.backward()
     discriminator_optimizer.step()
 
     generator_optimizer.zero_grad()
-    score = discriminator(generator(second[:, :, None, None])).flatten()
-    g_loss = loss(score, torch.ones_like(score))
+    fooled = discriminator(generator(second[:, :, None, None])).flatten()
+    g_loss = loss(fooled, torch.ones_like(fooled))
     g_loss.backward()
     generator_optimizer.step()
     figures = {
         "discriminator_loss": d_loss,
         "generator_loss": g_loss,
-        "real_score": real_score.mean(),
-        "fake_score": fake_score.mean(),
+        "real_score": real.mean(),
+        "fake_score": fake.mean(),
     }
     return figures, generator_optimizer, discriminator_optimizer
 

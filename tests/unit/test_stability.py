@@ -21,7 +21,7 @@ HEALTHY = {
     "speed/images_per_second": 200.0,
 }
 
-# Every 3,200 images: discriminator's and generator's loss and the two scores of a demo run that learned to draw faces.
+# Every 3,200 images: discriminator's and generator's loss, D(x) and D(G(z)) of a demo run that learned to draw faces.
 DEMO = (
     *((0.2712, 4.158, 0.9142, 0.1408), (0.0661, 6.264, 0.9704, 0.0329), (0.0315, 7.006, 0.9863, 0.0166)),
     *((0.3806, 7.815, 0.9221, 0.0784), (0.0961, 6.498, 0.9620, 0.0493), (0.0733, 6.372, 0.9672, 0.0332)),
@@ -33,7 +33,7 @@ DEMO_GRIDS = (0.008, 0.238, 0.476, 0.692, 0.762, 0.798, 0.808, 0.777)
 
 
 # What healthy runs with the default rates show over each 25 steps from the first on, by the size of the drawn faces:
-# the losses, the scores, the median of the gradient's norm.
+# the losses, D(x) and D(G(z)), the median of the gradient's norm.
 EARLY = {
     64: (
         *((0.17, 9.5, 0.962, 0.089, 48.2), (0.10, 19.8, 0.983, 0.052, 57.2), (0.10, 16.1, 0.969, 0.041, 65.7)),
@@ -178,7 +178,7 @@ def test_a_short_stumble_is_no_sign() -> None:
     assert signs_of(rows, every=320) == []
 
 
-def test_only_both_scores_together_mean_saturation() -> None:
+def test_only_both_probabilities_together_mean_saturation() -> None:
     assert signs_of([row(score__real=0.999)] * 3) == []
     assert signs_of([row(score__fake=0.001)] * 3) == []
 

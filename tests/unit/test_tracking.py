@@ -87,12 +87,12 @@ def test_the_last_row_of_no_file_is_none(tmp_path: Path) -> None:
 
 
 def test_means_are_weighted_by_images_and_start_anew_after_each_row() -> None:
-    window = MetricWindow(["loss", "score"], torch.device("cpu"))
+    window = MetricWindow(["loss", "probability"], torch.device("cpu"))
     window.add([torch.tensor(1.0), torch.tensor(0.5)], images=30)
     window.add([torch.tensor(5.0), torch.tensor(0.7)], images=10)
-    assert window.take_means(ALONE) == pytest.approx({"loss": 2.0, "score": 0.55})
+    assert window.take_means(ALONE) == pytest.approx({"loss": 2.0, "probability": 0.55})
     window.add([torch.tensor(7.0), torch.tensor(0.1)], images=3)
-    assert window.take_means(ALONE) == pytest.approx({"loss": 7.0, "score": 0.1})
+    assert window.take_means(ALONE) == pytest.approx({"loss": 7.0, "probability": 0.1})
 
 
 def test_small_losses_are_not_lost_among_many_steps() -> None:
