@@ -7,18 +7,20 @@ state dict are BatchNorm2d's, so a checkpoint does not know how many ranks wrote
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.fast import batch_norm_cpu, batch_norm_plain
-from dcgan_dist.gan.fast.batch_norm_plain import Running
+from dcgan_dist.gan.fast.batch_norm_plain import Norm, Running
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,12 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     pass and one in the backward pass.
     """
 
-    def __init__(self, layer: nn.BatchNorm2d, world: World) -> None:
+    def __init__(self, layer: nn.BatchNorm2d, world: World, slope: float = 1.0) -> None:
+        """`slope`: of the activation that is computed along, below zero: 0 for ReLU, 1 for none."""
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
         self.world = world
         self.parts = 1
+        self.slope = slope
         # The same tensors, not copies: optimizers may hold them already.
         self.weight, self.bias = layer.weight, layer.bias
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
@@ -44,11 +48,16 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalises [n, channels, height, width]; every rank must call it, each with at least one image a part."""
         if not self.training:
-            return super().forward(input)
+            return self.activate(super().forward(input))
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(self.parts)
         running = Running(self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
-        return _Normalise.apply(input, self.weight, self.bias, self.eps, self.parts, running, self.world)
+        norm = Norm(self.weight, self.bias, self.eps, self.slope)
+        return _Normalise.apply(input, self.weight, self.bias, norm, self.parts, running, self.world)
+
+    def activate(self, maps: Tensor) -> Tensor:
+        """The activation by itself."""
+        return maps if self.slope == 1.0 else F.leaky_relu(maps, self.slope)
 
 
 class _Normalise(torch.autograd.Function):
@@ -56,7 +65,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, parts: int, running: Running, world: World
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, norm: Norm, parts: int, running: Running, world: World
     ) -> Tensor:
         input = _dense(input)
         using = _arithmetic_for(input)
@@ -65,29 +74,48 @@ class _Normalise(torch.autograd.Function):
             pieces = world.gather(using.combine(pieces))
         combined = using.combine(pieces, running)
         ctx.save_for_backward(input, weight, bias, combined)
-        ctx.eps, ctx.world, ctx.using = eps, world, using
-        return using.normalise(input, combined, weight, bias, eps)
+        ctx.eps, ctx.slope, ctx.world, ctx.using = norm.eps, norm.slope, world, using
+        return using.normalise(input, combined, norm)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         input, weight, bias, combined = ctx.saved_tensors
+        norm = Norm(weight, bias, ctx.eps, ctx.slope)
         grad = grads[0].contiguous(memory_format=_layout(input))
-        pieces = ctx.using.gradient_sums(grad, input, combined, weight, bias, ctx.eps)
-        sums, (grad_bias, grad_weight) = ctx.using.add_up(pieces)
+        sums, (grad_bias, grad_weight) = ctx.using.add_up(ctx.using.gradient_sums(grad, input, combined, norm))
         grad_input = None
         if ctx.needs_input_grad[0]:
-            sums = ctx.world.sum(sums)
-            grad_input = ctx.using.input_gradient(grad, input, combined, sums, weight, bias, ctx.eps)
+            grad_input = ctx.using.input_gradient(grad, input, combined, ctx.world.sum(sums), norm)
         return grad_input, grad_weight, grad_bias, None, None, None, None
 
 
 def synchronise_batch_norm(network: nn.Module, world: World) -> None:
-    """Replaces every BatchNorm2d inside `network` by one over all ranks; its parameters stay the same objects."""
+    """Replaces every BatchNorm2d inside `network` by one over all ranks; its parameters stay the same objects.
+
+    Where kernels compute the activation behind it along, as on a GPU, nothing is left in the activation's place.
+    """
     for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, SyncBatchNorm2d(child, world))
+        children = list(parent.named_children())
+        for (name, child), (after, activation) in itertools.zip_longest(children, children[1:], fillvalue=("", None)):
+            if type(child) is not nn.BatchNorm2d:
+                continue
+            slope = _slope(activation) if fuses_activation(child.weight) else None
+            setattr(parent, name, SyncBatchNorm2d(child, world, 1.0 if slope is None else slope))
+            if slope is not None:
+                setattr(parent, after, nn.Identity())
+
+
+def fuses_activation(weight: Tensor) -> bool:
+    """Whether normalisation and activation are one kernel on the device of these weights."""
+    return _arithmetic_for(weight) is not batch_norm_cpu
+
+
+def _slope(activation: nn.Module | None) -> float | None:
+    """What a value below zero is multiplied by; None for what is no such activation."""
+    if isinstance(activation, nn.LeakyReLU):
+        return activation.negative_slope
+    return 0.0 if isinstance(activation, nn.ReLU) else None
 
 
 def _layout(maps: Tensor) -> torch.memory_format:
@@ -108,34 +136,13 @@ class _Arithmetic(Protocol):
 
     def combine(self, pieces: Tensor, running: Running | None = None) -> Tensor: ...
 
-    def normalise(
-        self, input: Tensor, combined: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float = 1.0
-    ) -> Tensor: ...
+    def normalise(self, input: Tensor, combined: Tensor, norm: Norm) -> Tensor: ...
 
-    def gradient_sums(
-        self,
-        grad: Tensor,
-        input: Tensor,
-        combined: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-        slope: float = 1.0,
-    ) -> Tensor: ...
+    def gradient_sums(self, grad: Tensor, input: Tensor, combined: Tensor, norm: Norm) -> Tensor: ...
 
     def add_up(self, pieces: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def input_gradient(
-        self,
-        grad: Tensor,
-        input: Tensor,
-        combined: Tensor,
-        sums: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-        slope: float = 1.0,
-    ) -> Tensor: ...
+    def input_gradient(self, grad: Tensor, input: Tensor, combined: Tensor, sums: Tensor, norm: Norm) -> Tensor: ...
 
 
 def _arithmetic_for(input: Tensor) -> _Arithmetic:

@@ -17,12 +17,12 @@ from dcgan_dist.gan.precision import Precision
 
 
 class StepMetrics(NamedTuple):
-    """Means over the batch, scalars on the device; scores are the discriminator's probability of "real"."""
+    """Means over the batch, scalars on the device; a probability is the discriminator's of "real"."""
 
     discriminator_loss: Tensor
     generator_loss: Tensor
-    real_score: Tensor
-    fake_score: Tensor
+    real_probability: Tensor
+    fake_probability: Tensor
     non_finite: Tensor
     """How many of the two updates were left out because a gradient was infinite or not a number."""
 
@@ -63,8 +63,8 @@ class GanStep:
         # would lose the discriminator's averaged gradients without an error.
         with _stage("generator"):
             g_loss, g_lost = self._update_generator(second_latents, fake_images)
-        real_score, fake_score = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
-        return StepMetrics(d_loss, g_loss, real_score, fake_score, d_lost + g_lost)
+        real_probability, fake_probability = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+        return StepMetrics(d_loss, g_loss, real_probability, fake_probability, d_lost + g_lost)
 
     def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
         # Together, each half with batch statistics of its own: the same as one after the other, in half the calls.

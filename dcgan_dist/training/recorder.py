@@ -22,8 +22,8 @@ from dcgan_dist.training.watch import RunWatch, gradient_norm
 FIGURE_NAMES = {
     "discriminator_loss": "loss/discriminator",
     "generator_loss": "loss/generator",
-    "real_score": "score/real",
-    "fake_score": "score/fake",
+    "real_probability": "score/real",
+    "fake_probability": "score/fake",
 }
 
 

@@ -20,8 +20,8 @@ def install() -> None:
 
 def _forward(layer: SyncBatchNorm2d, input: Tensor) -> Tensor:
     if not layer.training:
-        return nn.BatchNorm2d.forward(layer, input)
-    return torch.cat([_normalise(layer, part) for part in input.chunk(layer.parts)])
+        return layer.activate(nn.BatchNorm2d.forward(layer, input))
+    return layer.activate(torch.cat([_normalise(layer, part) for part in input.chunk(layer.parts)]))
 
 
 def _normalise(layer: SyncBatchNorm2d, input: Tensor) -> Tensor:

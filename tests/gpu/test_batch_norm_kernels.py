@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
+from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.fast import batch_norm_plain
+from dcgan_dist.gan.generator import Generator
 
 ON_GPU = torch.cuda.is_available()
 pytestmark = pytest.mark.skipif(
@@ -128,15 +131,36 @@ def test_an_activation_behind_the_normalisation_is_differentiated_through(dtype:
     expected.backward(grad.double())
     assert exact_input.grad is not None and exact.weight.grad is not None and exact.bias.grad is not None
     layer = norm(20, weights_of(dtype))
-    weight, bias = layer.weight.detach(), layer.bias.detach()
+    whole = batch_norm_plain.Norm(layer.weight.detach(), layer.bias.detach(), exact.eps, slope)
     for form in (batch_norm_kernels, batch_norm_plain):
-        combined = form.combine(form.measure(input, 2, weight))
-        output = form.normalise(input, combined, weight, bias, exact.eps, slope)
-        pieces = form.gradient_sums(grad, input, combined, weight, bias, exact.eps, slope)
+        combined = form.combine(form.measure(input, 2, whole.weight))
+        output = form.normalise(input, combined, whole)
+        pieces = form.gradient_sums(grad, input, combined, whole)
         sums, (of_bias, of_weight) = form.add_up(pieces)
-        of_input = form.input_gradient(grad, input, combined, sums, weight, bias, exact.eps, slope)
+        of_input = form.input_gradient(grad, input, combined, sums, whole)
         assert_close("output", expected, output, ROUNDING[dtype])
         assert_close("input gradient", exact_input.grad, of_input, ROUNDING[dtype])
         exactly = 1e-12 if dtype == torch.float64 else 1e-5
         assert_close("gradient of weight", exact.weight.grad, of_weight, exactly)
         assert_close("gradient of bias", exact.bias.grad, of_bias, exactly)
+
+
+@pytest.mark.parametrize(
+    "network", [Generator(32, 8, 4), Discriminator(32, 4, True)], ids=["generator", "discriminator"]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_with_activations_in_their_kernels_are_the_papers(network: nn.Module, training: bool) -> None:
+    plain = copy.deepcopy(network).to(DEVICE, torch.float64).train(training)
+    fused = copy.deepcopy(plain)
+    synchronise_batch_norm(fused, ALONE)
+    assert not any(isinstance(layer, nn.ReLU) for layer in fused.modules())
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    shape = (6, 8) if isinstance(network, Generator) else (6, 3, 32, 32)
+    results = []
+    for each in (plain, fused):
+        input = torch.randn(shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).to(DEVICE)
+        output = each(input.requires_grad_())
+        output.square().sum().backward()
+        results.append({"output": output, "input": input.grad} | {name: p.grad for name, p in each.named_parameters()})
+    for name, expected in results[0].items():
+        assert_close(name, expected, results[1][name], 1e-10)

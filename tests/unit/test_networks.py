@@ -221,8 +221,8 @@ def tutorial_step(
     figures = {
         "discriminator_loss": d_loss,
         "generator_loss": g_loss,
-        "real_score": real.mean(),
-        "fake_score": fake.mean(),
+        "real_probability": real.mean(),
+        "fake_probability": fake.mean(),
     }
     return figures, generator_optimizer, discriminator_optimizer
 

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dcgan_dist.gan.fast.batch_norm_plain import Running
+from dcgan_dist.gan.fast.batch_norm_plain import Norm, Running
 
 TILE_ROWS, TILE_CHANNELS = 64, 64
 MOST_PROGRAMS = 1024  # of a sum: enough to fill a large GPU several times over
@@ -52,29 +52,23 @@ def combine(pieces: Tensor, running: Running | None = None) -> Tensor:
     return combined
 
 
-def normalise(input: Tensor, combined: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float = 1.0) -> Tensor:
+def normalise(input: Tensor, combined: Tensor, norm: Norm) -> Tensor:
     """The activation of (input - mean) / std * weight + bias, in the precision and layout of `input`."""
     shape = _Shape(input, len(combined))
     output = torch.empty_like(input)
     _normalise[shape.tiles](
-        *(input, output, combined, weight, bias), *shape.sizes, EPS=eps, SLOPE=slope, **shape.constants(weight)
+        *(input, output, combined, norm.weight, norm.bias), *shape.sizes, **shape.constants_of(norm)
     )
     return output
 
 
-def gradient_sums(
-    grad: Tensor, input: Tensor, combined: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float = 1.0
-) -> Tensor:
+def gradient_sums(grad: Tensor, input: Tensor, combined: Tensor, norm: Norm) -> Tensor:
     """This rank's sums of dz and dz * x_hat: pieces [pieces, parts, 2, channels]."""
     shape = _Shape(input, len(combined))
     count, rows = shape.pieces()
-    pieces = weight.new_empty(count, shape.parts, 2, shape.channels)
+    pieces = norm.weight.new_empty(count, shape.parts, 2, shape.channels)
     _gradient_sums[(count, shape.channel_tiles, shape.parts)](
-        *(grad, input, pieces, combined, weight, bias, rows),
-        *shape.sizes,
-        EPS=eps,
-        SLOPE=slope,
-        **shape.constants(weight),
+        *(grad, input, pieces, combined, norm.weight, norm.bias, rows), *shape.sizes, **shape.constants_of(norm)
     )
     return pieces
 
@@ -93,25 +87,12 @@ def add_up(pieces: Tensor) -> tuple[Tensor, Tensor]:
     return sums, total
 
 
-def input_gradient(
-    grad: Tensor,
-    input: Tensor,
-    combined: Tensor,
-    sums: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    slope: float = 1.0,
-) -> Tensor:
+def input_gradient(grad: Tensor, input: Tensor, combined: Tensor, sums: Tensor, norm: Norm) -> Tensor:
     """weight / std * (dz - mean(dz) - x_hat * mean(dz * x_hat)), from the `sums` of all ranks, [parts, 2, channels]."""
     shape = _Shape(input, len(combined))
     output = torch.empty_like(input)
     _input_gradient[shape.tiles](
-        *(grad, input, output, combined, sums, weight, bias),
-        *shape.sizes,
-        EPS=eps,
-        SLOPE=slope,
-        **shape.constants(weight),
+        *(grad, input, output, combined, sums, norm.weight, norm.bias), *shape.sizes, **shape.constants_of(norm)
     )
     return output
 
@@ -148,6 +129,10 @@ class _Shape:
             "CHANNELS": self.tile_channels,
             **OPTIONS,
         }
+
+    def constants_of(self, norm: Norm) -> dict[str, Any]:
+        """The same for kernels that know the layer."""
+        return {"EPS": norm.eps, "SLOPE": norm.slope, **self.constants(norm.weight)}
 
 
 @triton.jit

@@ -13,9 +13,19 @@ All functions take maps [n, channels, height, width] in any precision and memory
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Norm(NamedTuple):
+    """A layer: weight and bias, [channels] each, what is added to the variance, and the activation's slope below 0."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    slope: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,18 +66,16 @@ def combine(pieces: Tensor, running: Running | None = None) -> Tensor:
     return combined
 
 
-def normalise(input: Tensor, combined: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float = 1.0) -> Tensor:
+def normalise(input: Tensor, combined: Tensor, norm: Norm) -> Tensor:
     """The activation of (input - mean) / std * weight + bias, in the precision and layout of `input`."""
-    output = _activate(_normalised(input, combined, eps, weight) * _wide(weight) + _wide(bias), slope)
-    return _join(output, like=input)
+    z = _normalised(input, combined, norm) * _wide(norm.weight) + _wide(norm.bias)
+    return _join(torch.where(z > 0, z, norm.slope * z), like=input)
 
 
-def gradient_sums(
-    grad: Tensor, input: Tensor, combined: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float = 1.0
-) -> Tensor:
+def gradient_sums(grad: Tensor, input: Tensor, combined: Tensor, norm: Norm) -> Tensor:
     """This rank's sums of dz and dz * x_hat, the gradients of bias and weight: [pieces, parts, 2, channels]."""
-    x_hat = _normalised(input, combined, eps, weight)
-    dz = _through_activation(grad, x_hat, weight, bias, slope)
+    x_hat = _normalised(input, combined, norm)
+    dz = _through_activation(grad, x_hat, norm)
     return torch.stack([dz.sum((1, 3, 4)), (dz * x_hat).sum((1, 3, 4))], dim=1)[None]
 
 
@@ -77,23 +85,14 @@ def add_up(pieces: Tensor) -> tuple[Tensor, Tensor]:
     return sums, sums.sum(0)
 
 
-def input_gradient(
-    grad: Tensor,
-    input: Tensor,
-    combined: Tensor,
-    sums: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    slope: float = 1.0,
-) -> Tensor:
+def input_gradient(grad: Tensor, input: Tensor, combined: Tensor, sums: Tensor, norm: Norm) -> Tensor:
     """weight / std * (dz - mean(dz) - x_hat * mean(dz * x_hat)), from the `sums` of all ranks, [parts, 2, channels]."""
-    x_hat = _normalised(input, combined, eps, weight)
-    dz = _through_activation(grad, x_hat, weight, bias, slope)
+    x_hat = _normalised(input, combined, norm)
+    dz = _through_activation(grad, x_hat, norm)
     count = combined[:, 0]
     mean_dz, mean_dz_x_hat = (_wide(total / count) for total in sums.unbind(1))
-    inverse_std = (combined[:, 2] / count + eps).rsqrt()
-    return _join((dz - mean_dz - x_hat * mean_dz_x_hat) * _wide(weight * inverse_std), like=input)
+    inverse_std = (combined[:, 2] / count + norm.eps).rsqrt()
+    return _join((dz - mean_dz - x_hat * mean_dz_x_hat) * _wide(norm.weight * inverse_std), like=input)
 
 
 def _split(maps: Tensor, parts: int, weight: Tensor) -> Tensor:
@@ -111,15 +110,11 @@ def _wide(channels: Tensor) -> Tensor:
     return channels.view(-1, 1, channels.shape[-1], 1, 1)
 
 
-def _normalised(input: Tensor, combined: Tensor, eps: float, weight: Tensor) -> Tensor:
+def _normalised(input: Tensor, combined: Tensor, norm: Norm) -> Tensor:
     count, mean, deviations = combined.unbind(1)
-    return (_split(input, len(combined), weight) - _wide(mean)) * _wide((deviations / count + eps).rsqrt())
+    return (_split(input, len(combined), norm.weight) - _wide(mean)) * _wide((deviations / count + norm.eps).rsqrt())
 
 
-def _activate(z: Tensor, slope: float) -> Tensor:
-    return torch.where(z > 0, z, slope * z)
-
-
-def _through_activation(grad: Tensor, x_hat: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
-    dz = _split(grad, len(x_hat), weight)
-    return torch.where(x_hat * _wide(weight) + _wide(bias) > 0, dz, slope * dz)
+def _through_activation(grad: Tensor, x_hat: Tensor, norm: Norm) -> Tensor:
+    dz = _split(grad, len(x_hat), norm.weight)
+    return torch.where(x_hat * _wide(norm.weight) + _wide(norm.bias) > 0, dz, norm.slope * dz)
