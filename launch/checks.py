@@ -23,7 +23,7 @@ from typing import Literal
 from urllib.parse import ParseResult, urlparse
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import DataConfig, RunConfig, TrackConfig
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.tracking.weights_and_biases import choose_mode
@@ -118,9 +118,9 @@ def _nvidia_smi() -> list[str]:
     return [line.replace(",", ", driver") for line in result.stdout.splitlines()] if result.returncode == 0 else []
 
 
-def check_shards(config: TrainConfig) -> Check:
+def check_shards(data: DataConfig) -> Check:
     """That the shard folder is there, complete by its sizes, and which data it holds."""
-    folder = Path(config.data.shards)
+    folder = Path(data.shards)
     try:
         manifest = read_manifest(folder)
         MappedShards(folder, manifest)
@@ -132,9 +132,9 @@ def check_shards(config: TrainConfig) -> Check:
     return Check("shards", "ok", f"{manifest.samples} images of {manifest.dataset}, {manifest.fingerprint[:12]}")
 
 
-def check_wandb(config: TrainConfig) -> Check:
+def check_wandb(track: TrackConfig) -> Check:
     """Whether W&B can be reached, where it is asked for."""
-    mode = choose_mode(config.track.wandb)
+    mode = choose_mode(track.wandb)
     if mode != "online":
         return Check("W&B", "ok", {"off": "off", "offline": "offline: wandb sync sends it later"}[mode])
     server = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_HOST))
@@ -142,7 +142,7 @@ def check_wandb(config: TrainConfig) -> Check:
     try:
         socket.create_connection((way.hostname or "", _port(way)), timeout=WANDB_TIMEOUT_SECONDS).close()
     except OSError as error:
-        status: Status = "fail" if config.track.wandb == "online" else "warn"
+        status: Status = "fail" if track.wandb == "online" else "warn"
         found = f"{way.netloc.rpartition('@')[2]} cannot be reached ({error})"
         return Check("W&B", status, found, "--track.wandb offline, and sync it later")
     return Check("W&B", "ok", f"online at {server.hostname}" + ("" if way is server else f" through {way.hostname}"))
@@ -160,9 +160,9 @@ def _port(server: ParseResult) -> int:
     return server.port or (443 if server.scheme == "https" else 80)
 
 
-def check_time_limit(config: TrainConfig, images: int | None, images_per_second: float | None) -> Check:
+def check_time_limit(run: RunConfig, images: int | None, images_per_second: float | None) -> Check:
     """Whether the job's time limit leaves room for the run, if one is known and the speed was measured."""
-    left = _seconds_left(config)
+    left = _seconds_left(run)
     limit = "no time limit is known" if left is None else f"{_in_words(left)} until the time limit"
     if images is None or not images_per_second:
         return Check("time", "ok", limit)
@@ -173,12 +173,12 @@ def check_time_limit(config: TrainConfig, images: int | None, images_per_second:
     return Check("time", "ok", found)
 
 
-def _seconds_left(config: TrainConfig) -> float | None:
+def _seconds_left(run: RunConfig) -> float | None:
     limits = []
     if end := os.environ.get("SLURM_JOB_END_TIME"):
         limits.append(float(end) - time.time())
-    if config.run.time_limit_minutes is not None:
-        limits.append(60 * config.run.time_limit_minutes)
+    if run.time_limit_minutes is not None:
+        limits.append(60 * run.time_limit_minutes)
     return min(limits) if limits else None
 
 

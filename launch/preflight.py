@@ -63,9 +63,9 @@ def checks_of_node(config: TrainConfig, ranks: int) -> list[Check]:
         *answers("versions", check_versions),
         *answers("CPUs", lambda: check_cpus(ranks)),
         *answers("GPUs", lambda: check_gpus(ranks)),
-        *answers("shards", lambda: check_shards(config)),
+        *answers("shards", lambda: check_shards(config.data)),
         *answers("run folder", lambda: check_run_folder(config)),
-        *answers("W&B", lambda: check_wandb(config)),
+        *answers("W&B", lambda: check_wandb(config.track)),
     ]
 
 
@@ -73,7 +73,7 @@ def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
     """What takes all ranks. A rank that cannot go on says so in a check, and the others stop where it does."""
     from launch.probes import check_all_reduce, check_decoding, check_memory, measure_training
 
-    checks = [check_all_reduce(world), *answers("decoding", lambda: check_decoding(config, world))]
+    checks = [check_all_reduce(world), *answers("decoding", lambda: check_decoding(config.data, world))]
     if world.any(failed(checks)):
         return checks
     manifest = read_manifest(Path(config.data.shards))
@@ -83,7 +83,7 @@ def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
     if world.any(failed(memory)):
         return [*checks, *(check for check in memory if check.status == "fail")]
     training, images, speed = measure_training(config, manifest, world)
-    return [*checks, training, check_time_limit(config, images, speed)]
+    return [*checks, training, check_time_limit(config.run, images, speed)]
 
 
 def compare_nodes(checks: list[Check]) -> list[Check]:
@@ -147,7 +147,7 @@ def failed(checks: list[Check]) -> bool:
 
 def _alone(config: TrainConfig) -> list[Check]:
     ranks = int(os.environ.get("RANKS_PER_NODE", "1"))
-    checks = [*checks_of_node(config, ranks), check_time_limit(config, None, None)]
+    checks = [*checks_of_node(config, ranks), check_time_limit(config.run, None, None)]
     return [replace(check, node=node_name()) for check in checks]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import DataConfig, TrainConfig
 from dcgan_dist.data.loader import PixelSource, endless_batches, open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import Manifest, read_manifest
@@ -68,11 +68,11 @@ def _finish(world: World) -> None:
         torch.cuda.synchronize(world.device)
 
 
-def check_decoding(config: TrainConfig, world: World) -> Check:
+def check_decoding(data: DataConfig, world: World) -> Check:
     """Decodes some images as the run will; the first batch, in which DALI builds its pipeline, is not counted."""
-    folder = Path(config.data.shards)
+    folder = Path(data.shards)
     shards = MappedShards(folder, read_manifest(folder))
-    decode = open_decoder(config.data, shards, world, take_share_of_cores(world))
+    decode = open_decoder(data, shards, world, take_share_of_cores(world))
     together = min(DECODED_TOGETHER, len(shards))
     count = min(DECODED_IMAGES, len(shards)) // together * together
     batches = decode(range(start, start + together) for start in range(0, count, together))

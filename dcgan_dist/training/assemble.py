@@ -96,7 +96,7 @@ def _start(run: Run) -> int | None:
     checkpointer = Checkpointer(
         run.folder.checkpoints, keep.keep_last, keep.keep_every_images, world, (run.folder.metrics, run.folder.scores)
     )
-    plan = settle(config, data.manifest, find_checkpoint(config, checkpointer), world)
+    plan = settle(config, data.manifest, find_checkpoint(config.run, checkpointer), world)
     journal = Journal(run.folder, run.stages, world.is_main)
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
@@ -104,7 +104,7 @@ def _start(run: Run) -> int | None:
     latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks)
     check_ranks(plan, state, latents, world)
     with world.together():
-        check_scores(config)
+        check_scores(config.evaluate)
         if world.is_main:
             run.folder.create(write_yaml(config))
             run.folder.write_status("running", state.images_seen, "", state.watch.lasting)

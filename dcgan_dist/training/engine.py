@@ -48,7 +48,7 @@ def open_update(
     config: TrainConfig, state: TrainState, precision: Precision, batches: BatchPlan, world: World
 ) -> EagerUpdate | CapturedUpdate:
     """The update of `state` on this rank's share of a batch, run as `config.train` asks for it and the device can."""
-    step = _open_step(config, state, precision, batches, world)
+    step = _open_step(config.train, state, precision, batches, world)
     update = EagerUpdate(step, state, batches.global_batch, config.ema.half_life_images)
     if config.train.engine == "ddp" or world.device.type != "cuda":
         return update
@@ -59,11 +59,11 @@ def open_update(
 
 
 def _open_step(
-    config: TrainConfig, state: TrainState, precision: Precision, batches: BatchPlan, world: World
+    train: TrainSection, state: TrainState, precision: Precision, batches: BatchPlan, world: World
 ) -> GanStep:
     networks = (state.generator, state.discriminator)
     average_gradients = None
-    if config.train.engine == "ddp":
+    if train.engine == "ddp":
         networks = (replicate(state.generator, world), replicate(state.discriminator, world))
     elif world.has_peers:
         average_gradients = GradientAverage(networks, world)
@@ -76,7 +76,7 @@ def _open_step(
         precision,
         loss_weight=batches.count * world.size / batches.global_batch,
         average_gradients=average_gradients,
-        reuse_fakes=config.train.reuse_fakes,
+        reuse_fakes=train.reuse_fakes,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.base.stage_clock import StageClock
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
@@ -55,20 +55,20 @@ def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: 
     with world.together():
         if saved:
             check_identity(config, manifest.fingerprint, saved)
-    global_batch = choose_global_batch(config, world, saved, manifest.samples)
+    global_batch = choose_global_batch(config.data, world, saved, manifest.samples)
     wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
     total_images = max(1, math.ceil(wanted / global_batch)) * global_batch  # whole steps
-    precision = Precision(_agree_on_precision(config, world), world.device)
+    precision = Precision(_agree_on_precision(config.train, world), world.device)
     if saved:
         check_precision(config, precision.name, saved)
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
     return Plan(manifest, saved, batches, total_images, precision)
 
 
-def _agree_on_precision(config: TrainConfig, world: World) -> Any:
+def _agree_on_precision(train: TrainSection, world: World) -> Any:
     """With auto, the best that every rank's hardware can do."""
-    if config.train.precision != "auto":
-        return config.train.precision
+    if train.precision != "auto":
+        return train.precision
     able = world.gather_objects(best_precision(world.device))
     return able[0] if len(set(able)) == 1 else "fp32"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.launcher import is_restart
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import DataConfig, RunConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
 from dcgan_dist.run.saved import Saved
@@ -42,23 +42,23 @@ BEFORE_IT_WAS_A_SETTING = {"train.reuse_fakes": False}
 SHAPES = ("data.image_size", "model.latent_size", "model.base_channels", "model.discriminator_input_norm")
 
 
-def find_checkpoint(config: TrainConfig, checkpointer: Checkpointer) -> Saved | None:
+def find_checkpoint(run: RunConfig, checkpointer: Checkpointer) -> Saved | None:
     """The checkpoint to go on from as `run.resume` says, or None to start anew; the same on every rank."""
     newest = checkpointer.newest_images_seen()
-    if config.run.resume not in ("auto", "never"):
-        saved = checkpointer.load(Path(config.run.resume))
+    if run.resume not in ("auto", "never"):
+        saved = checkpointer.load(Path(run.resume))
         if newest is not None and newest > saved.images_seen:
             if is_restart():
                 return checkpointer.load_newest()  # of this very run, which has come further since its first start
             # The next resume would take the newer one, which is not of this line.
             raise UserError(
-                f"run.resume = {config.run.resume}: {checkpointer.folder} has a checkpoint of {newest} images, newer "
+                f"run.resume = {run.resume}: {checkpointer.folder} has a checkpoint of {newest} images, newer "
                 f"than the {saved.images_seen} of this one; delete what is newer or choose another --run.dir"
             )
-        if Path(config.run.resume).resolve().parent != checkpointer.folder.resolve():
+        if Path(run.resume).resolve().parent != checkpointer.folder.resolve():
             return _as_a_branch(saved)
         return saved
-    if config.run.resume == "never" and newest is not None and not is_restart():
+    if run.resume == "never" and newest is not None and not is_restart():
         raise UserError(
             f"run.resume = never: {checkpointer.folder} has checkpoints already; choose another --run.dir, "
             "or --run.resume auto to go on from them"
@@ -83,12 +83,11 @@ def check_precision(config: TrainConfig, precision: str, saved: Saved) -> None:
         )
 
 
-def choose_global_batch(config: TrainConfig, world: World, saved: Saved | None, num_samples: int) -> int:
+def choose_global_batch(data: DataConfig, world: World, saved: Saved | None, num_samples: int) -> int:
     """Images all ranks take in a step together, from the settings and, on resume, the checkpoint.
 
     Raises UserError where it is larger than the data, leaves a rank without images, or would change on resume.
     """
-    data = config.data
     pinned = data.global_batch_size
     batch = pinned or data.batch_size_per_rank * world.size
     name = f"data.global_batch_size = {pinned}" if pinned else f"data.batch_size_per_rank = {data.batch_size_per_rank}"

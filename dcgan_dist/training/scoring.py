@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import EvaluateConfig, TrainConfig
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.chunks import Workforce
@@ -88,7 +88,7 @@ def open_scores(
         metrics=(asked.metric,),
         num_images=min(asked.num_images, manifest.samples),
         seed=config.run.seed,
-        weights=_weights(config),
+        weights=_weights(config.evaluate),
         workforce=Workforce(world, workers=1),
     )
     with world.together():
@@ -99,15 +99,14 @@ def open_scores(
     return TrainingScores(evaluator, path, world, best, [best[1]] if best else [])
 
 
-def check_scores(config: TrainConfig) -> None:
+def check_scores(asked: EvaluateConfig) -> None:
     """Raises UserError if the weights or the library that `evaluate` needs are not there."""
-    if config.evaluate.every_images:
-        assert_installed([config.evaluate.metric])
-        _weights(config)
+    if asked.every_images:
+        assert_installed([asked.metric])
+        _weights(asked)
 
 
-def _weights(config: TrainConfig) -> Path | None:
-    asked = config.evaluate
+def _weights(asked: EvaluateConfig) -> Path | None:
     if asked.metric not in WITH_WEIGHTS:
         return None
     weights = find_weights(Path(asked.inception_weights) if asked.inception_weights else None)

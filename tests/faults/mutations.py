@@ -207,7 +207,7 @@ def _contents(sample: Sample, chance: random.Random) -> None:
     torch.save(change_contents(sample.contents, chance), path)
     saved = read_saved(path)
     check_identity(sample.config, sample.manifest.fingerprint, saved)
-    choose_global_batch(sample.config, ALONE, saved, sample.manifest.samples)
+    choose_global_batch(sample.config.data, ALONE, saved, sample.manifest.samples)
     _restore_and_step(sample, saved)
 
 

@@ -209,7 +209,7 @@ def test_w_and_b_that_cannot_be_reached_fails_only_where_it_is_asked_for(monkeyp
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     status = {
-        mode: checks.check_wandb(parse_arguments(["--track.wandb", mode])).status
+        mode: checks.check_wandb(parse_arguments(["--track.wandb", mode]).track).status
         for mode in ("online", "auto", "offline", "off")
     }
     assert status == {"online": "fail", "auto": "warn", "offline": "ok", "off": "ok"}
@@ -221,9 +221,9 @@ def test_w_and_b_behind_a_proxy_is_reached_through_it(monkeypatch: pytest.Monkey
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         monkeypatch.setenv("https_proxy", f"http://user:secret@127.0.0.1:{proxy.getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "")
-        through = checks.check_wandb(config)
+        through = checks.check_wandb(config.track)
         monkeypatch.setenv("no_proxy", ".invalid")
-        past = checks.check_wandb(config)
+        past = checks.check_wandb(config.track)
     assert (through.status, through.found) == ("ok", "online at wandb.invalid through 127.0.0.1")
     assert past.status == "fail"
 
@@ -266,8 +266,8 @@ def test_too_few_cores_are_a_warning_with_the_option_that_asks_for_more(monkeypa
 def test_a_time_limit_that_is_too_short_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 1000))
     config = parse_arguments([])
-    assert checks.check_time_limit(config, 10_000, 100).status == "ok"
-    short = checks.check_time_limit(config, 1_000_000, 100)
+    assert checks.check_time_limit(config.run, 10_000, 100).status == "ok"
+    short = checks.check_time_limit(config.run, 1_000_000, 100)
     assert (short.status, short.advice) == ("warn", "the job will be started about 11 times")
 
 
@@ -276,14 +276,14 @@ def test_too_many_shards_for_the_open_files_are_a_failure(shards: Path, monkeypa
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(checks, "MappedShards", too_many)
-    check = checks.check_shards(parse_arguments(["--data.shards", str(shards)]))
+    check = checks.check_shards(parse_arguments(["--data.shards", str(shards)]).data)
     assert (check.status, check.advice) == ("fail", "raise `ulimit -n`")
 
 
 def test_fewer_images_than_a_batch_are_decoded_too(tmp_path: Path) -> None:
     write_shards(tmp_path, {f"{number:06d}": jpeg(80, 70, seed=number) for number in range(5)}, smallest=(80, 70))
     config = parse_arguments(["--data.shards", str(tmp_path), "--data.decoder", "pillow"])
-    check = probes.check_decoding(config, World(0, 1, 0, 1, torch.device("cpu")))
+    check = probes.check_decoding(config.data, World(0, 1, 0, 1, torch.device("cpu")))
     assert (check.status, check.found) == ("ok", "too few images to measure")
 
 
@@ -296,6 +296,6 @@ def test_damaged_shards_are_a_failure(shards: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(shards, tmp_path / "copy")
     tar = next(copy.glob("*.tar"))
     tar.write_bytes(tar.read_bytes()[:-512])
-    check = checks.check_shards(parse_arguments(["--data.shards", str(copy)]))
+    check = checks.check_shards(parse_arguments(["--data.shards", str(copy)]).data)
     assert check.status == "fail"
     assert tar.name in check.found

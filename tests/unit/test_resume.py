@@ -123,12 +123,12 @@ def test_settings_that_change_no_weight_may_change(arguments: str) -> None:
 
 @pytest.mark.parametrize(("ranks", "expected"), [(1, 128), (2, 256), (8, 1024)])
 def test_the_global_batch_is_every_ranks_batch(ranks: int, expected: int) -> None:
-    assert choose_global_batch(CONFIG, world(ranks), None, 5000) == expected
+    assert choose_global_batch(CONFIG.data, world(ranks), None, 5000) == expected
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_a_global_batch_that_is_set_wins_at_any_number_of_ranks(ranks: int) -> None:
-    assert choose_global_batch(with_data(global_batch_size=100), world(ranks), None, 5000) == 100
+    assert choose_global_batch(with_data(global_batch_size=100).data, world(ranks), None, 5000) == 100
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ def test_a_global_batch_that_is_set_wins_at_any_number_of_ranks(ranks: int) -> N
 )
 def test_a_batch_that_cannot_be_is_refused(config: TrainConfig, ranks: int, expected: str) -> None:
     with pytest.raises(UserError, match=re.escape(expected)):
-        choose_global_batch(config, world(ranks), None, 5000)
+        choose_global_batch(config.data, world(ranks), None, 5000)
 
 
 def test_on_other_ranks_a_resumed_run_is_told_how_to_keep_its_global_batch() -> None:
     saved = saved_by(CONFIG, global_batch=512)
-    assert choose_global_batch(CONFIG, world(4), saved, 5000) == 512
+    assert choose_global_batch(CONFIG.data, world(4), saved, 5000) == 512
     with pytest.raises(UserError, match=r"set --data\.global_batch_size 512 to go on with 2 .* 4 rank\(s\) would do"):
-        choose_global_batch(CONFIG, world(2), saved, 5000)
-    assert choose_global_batch(with_data(global_batch_size=512), world(3), saved, 5000) == 512
+        choose_global_batch(CONFIG.data, world(2), saved, 5000)
+    assert choose_global_batch(with_data(global_batch_size=512).data, world(3), saved, 5000) == 512
 
 
 # --- from which checkpoint --------------------------------------------------------------------------------------------
@@ -168,21 +168,21 @@ def used(tmp_path: Path) -> Checkpointer:
 
 
 def test_auto_takes_the_newest_or_none(used: Checkpointer, tmp_path: Path) -> None:
-    found = find_checkpoint(resuming("auto"), used)
+    found = find_checkpoint(resuming("auto").run, used)
     assert found
     assert found.images_seen == 500
-    assert find_checkpoint(resuming("auto"), Checkpointer(tmp_path / "new", 3, 0, world(1))) is None
+    assert find_checkpoint(resuming("auto").run, Checkpointer(tmp_path / "new", 3, 0, world(1))) is None
 
 
 def test_never_refuses_a_used_folder_and_takes_a_new_one(used: Checkpointer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.resume = never"):
-        find_checkpoint(resuming("never"), used)
-    assert find_checkpoint(resuming("never"), Checkpointer(tmp_path / "new", 3, 0, world(1))) is None
+        find_checkpoint(resuming("never").run, used)
+    assert find_checkpoint(resuming("never").run, Checkpointer(tmp_path / "new", 3, 0, world(1))) is None
 
 
 def test_a_named_checkpoint_starts_a_new_folder(used: Checkpointer, tmp_path: Path) -> None:
     elsewhere = Checkpointer(tmp_path / "new", 3, 0, world(1))
-    found = find_checkpoint(resuming(used.path(500)), elsewhere)
+    found = find_checkpoint(resuming(used.path(500)).run, elsewhere)
     assert found
     assert found.images_seen == 500
     assert found.tracker_ids == {}  # it is another run to everyone who is told of it
