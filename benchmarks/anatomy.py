@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcgan_dist.tracking.throughput import peak_memory_gib
+from dcgan_dist.tracking.figures import peak_memory_gib
 
 STAGES = ("backward", "average gradients", "optimizer")  # as the steps name them; everything else is forward and rest
 VIEWS = ("view", "as_strided", "detach", "t", "transpose", "permute", "expand", "slice", "select", "split", "unbind")

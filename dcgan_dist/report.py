@@ -9,7 +9,7 @@ from dcgan_dist.base.errors import UserError, exit_cleanly
 
 DESCRIPTION = """Shows a run, or several side by side, on one page that needs no network and nothing beside it.
 
-python -m dcgan_dist.report runs/demo                        writes runs/demo/report.html and report.png
+python -m dcgan_dist.report runs/demo                        writes report.html, report.png and curves.png into it
 python -m dcgan_dist.report runs/a runs/b --out both.html    compares two runs; writes both.html and both.png
 
 A run that is still going on, or that failed, is shown as far as it came."""
@@ -40,6 +40,7 @@ def main() -> int:
     out = given.out or default_out(given.runs)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: must end in .html")
+    from dcgan_dist.reporting.curves import draw_curves
     from dcgan_dist.reporting.read_run import read_run
     from dcgan_dist.reporting.write import write_report
 
@@ -47,6 +48,8 @@ def main() -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         written = write_report(runs, out)
+        if not given.out and len(runs) == 1:
+            draw_curves(runs[0], runs[0].folder.curves)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another place with --out") from None
     for path in written:

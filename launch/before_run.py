@@ -14,8 +14,8 @@ from typing import Any
 
 from dcgan_dist.base.errors import UserError, exit_cleanly
 from dcgan_dist.command_line.train_config import parse_arguments
-from dcgan_dist.run.checkpoint_names import images_in_name, newest_first
 from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.run.retention import images_in_name, newest_first
 
 
 def read_status(folder: RunFolder) -> dict[str, Any]:

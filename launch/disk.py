@@ -15,8 +15,8 @@ from pathlib import Path
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.run.checkpoint_names import newest_first
 from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.run.retention import newest_first
 from launch.checks import Check
 
 PROBE_BYTES = 32 << 20

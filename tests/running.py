@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcgan_dist.run.checkpoint_names import newest_first
+from dcgan_dist.run.retention import newest_first
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,8 +17,16 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.command_line.config_problems import problems_of
-from dcgan_dist.command_line.removed_settings import REMOVED, say, without_removed
-from dcgan_dist.command_line.yaml_settings import MODE, DuplicateKey, plain_word, read_yaml, register
+from dcgan_dist.command_line.yaml_settings import (
+    MODE,
+    REMOVED,
+    DuplicateKey,
+    plain_word,
+    read_yaml,
+    register,
+    say,
+    without_removed,
+)
 from dcgan_dist.command_line.yaml_settings import write_yaml as write_settings
 from dcgan_dist.config import TrainConfig
 

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import set_loader
 
-from dcgan_dist.command_line.removed_settings import drop_removed
 from dcgan_dist.config import TrainConfig
 
 MODE = "settings"
@@ -137,3 +136,38 @@ def _refuse_duplicates(node: yaml.Node, prefix: str, seen: set[int]) -> None:
             raise DuplicateKey(f"{name} is set on line {lines[name]} and again on line {line}; keep one of them")
         lines[name] = line
         _refuse_duplicates(value, f"{name}.", seen)
+
+
+REMOVED = {
+    "train.compile": "networks are not compiled any more: where it was measured it made a step slower",
+    "train.discriminator_pass": "real and drawn images always go together, with the same weights in the end",
+}
+"""What to say of each."""
+
+
+def say(key: str, origin: str) -> str:
+    """The line for a removed setting; `origin` says where it stands."""
+    return f"{origin}{key} was removed and is passed over ({REMOVED[key]}); delete it"
+
+
+def without_removed(arguments: list[str]) -> list[str]:
+    """The command line without them, written as `--key VALUE` or `--key=VALUE`."""
+    kept: list[str] = []
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        position += 1
+        key, equals, _ = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or key not in REMOVED:
+            kept.append(word)
+        elif not equals and position < len(arguments) and not arguments[position].startswith("--"):
+            position += 1
+    return kept
+
+
+def drop_removed(content: dict[str, Any]) -> None:
+    """Takes them out of a file's sections."""
+    for key in REMOVED:
+        section, _, name = key.partition(".")
+        if isinstance(fields := content.get(section), dict):
+            fields.pop(name, None)

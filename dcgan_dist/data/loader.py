@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import flips, sample_ids, share
-from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.host import free_host_memory
 from dcgan_dist.distributed.world import World
 
@@ -166,3 +167,23 @@ def _free_bytes(world: World) -> int:
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] - _BYTES_LEFT_FREE
     return (free_host_memory() - _BYTES_LEFT_FREE) // world.local_size
+
+
+@dataclass(frozen=True)
+class Data:
+    """An opened and checked shard folder."""
+
+    manifest: Manifest
+    shards: MappedShards
+    decode: PixelSource
+
+
+def open_data(config: DataConfig, world: World, cores: int) -> Data:
+    """The shards and their decoder. Raises UserError, on every rank, if one cannot use them."""
+
+    def open_here() -> Data:
+        manifest = read_manifest(Path(config.shards))
+        shards = MappedShards(Path(config.shards), manifest)
+        return Data(manifest, shards, open_decoder(config, shards, world, cores))
+
+    return world.do_together(open_here)

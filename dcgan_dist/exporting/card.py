@@ -10,7 +10,7 @@ from dcgan_dist import __version__
 from dcgan_dist.base.grid import save_grid
 from dcgan_dist.data.shard_format import Manifest, ShardError, read_manifest
 from dcgan_dist.generating.latents import independent
-from dcgan_dist.metrics.scores_file import read_scores
+from dcgan_dist.metrics.scores import read_scores
 from dcgan_dist.run.trained import Trained
 
 SAMPLES = 64

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dcgan_dist.base.counter_random import stream_seed
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.dataset import Data
+from dcgan_dist.data.loader import Data
 from dcgan_dist.generating.annotations import attribute_labels
 from dcgan_dist.generating.figures import Sheet
 from dcgan_dist.generating.latents import Latents, listed, noise_around, picked

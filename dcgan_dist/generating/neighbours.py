@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dcgan_dist.data.dataset import Data
+from dcgan_dist.data.loader import Data
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.figures import Sheet
 from dcgan_dist.generating.latents import Latents

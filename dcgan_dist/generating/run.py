@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.dataset import Data
+from dcgan_dist.data.loader import Data
 from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit

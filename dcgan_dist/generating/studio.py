@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.progress import progress_bar
-from dcgan_dist.data.dataset import Data, open_data
+from dcgan_dist.data.loader import Data, open_data
 from dcgan_dist.distributed.chunks import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.features import discriminator_features

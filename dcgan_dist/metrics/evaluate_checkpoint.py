@@ -23,7 +23,7 @@ from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_c
 from dcgan_dist.distributed.world import World
 from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, assert_installed
 from dcgan_dist.metrics.inception import download_weights, find_weights, missing_weights
-from dcgan_dist.metrics.scores_file import ScoreRow, append_scores, newest_comparable, read_scores
+from dcgan_dist.metrics.scores import ScoreRow, append_scores, newest_comparable, read_scores
 from dcgan_dist.run.trained import Trained, load_on_every_rank
 from dcgan_dist.tracking.console import set_up_logging
 

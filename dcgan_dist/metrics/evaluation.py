@@ -19,9 +19,8 @@ from dcgan_dist.data.loader import PixelSource, decoder_name
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.metrics import inception, ms_ssim, sliced_wasserstein
-from dcgan_dist.metrics.cache import RealCache
-from dcgan_dist.metrics.image_sets import Draw, drawn_images, random_order, real_images
-from dcgan_dist.metrics.protocol import Protocol
+from dcgan_dist.metrics.image_sets import Draw, RealCache, drawn_images, random_order, real_images
+from dcgan_dist.metrics.scores import Protocol
 
 Metric = Literal["swd", "ms_ssim", "fid", "kid"]
 METRICS: tuple[Metric, ...] = ("swd", "ms_ssim", "fid", "kid")

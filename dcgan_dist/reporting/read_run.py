@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.json_lines import read_rows
+from dcgan_dist.base.files import read_rows
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.run.folder import RunFolder
 

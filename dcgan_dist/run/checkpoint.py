@@ -20,8 +20,7 @@ from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.base.files import atomic_write, sync_file
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.world import World
-from dcgan_dist.run.checkpoint_names import checkpoint_name, images_in_name, newest_first
-from dcgan_dist.run.retention import Wanted, kept
+from dcgan_dist.run.retention import Wanted, checkpoint_name, images_in_name, kept, newest_first
 from dcgan_dist.run.saved import Saved
 
 NOTHING_MORE = Wanted()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from dcgan_dist.base.json_lines import append_row, keep_rows, read_rows
+from dcgan_dist.base.files import append_row, keep_rows, read_rows
 
 log = logging.getLogger(__name__)
 

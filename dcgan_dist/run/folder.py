@@ -16,7 +16,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.files import write_text
 from dcgan_dist.base.launcher import is_restart
 from dcgan_dist.base.waiting import waiting_line
-from dcgan_dist.run.checkpoint_names import checkpoint_name
+from dcgan_dist.run.retention import checkpoint_name
 
 Status = Literal["running", "done", "preempted", "failed"]
 

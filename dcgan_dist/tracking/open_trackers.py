@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dcgan_dist.base.errors import in_one_line
-from dcgan_dist.base.json_lines import read_rows
+from dcgan_dist.base.files import read_rows
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.folder import RunFolder

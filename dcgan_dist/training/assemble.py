@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -11,8 +12,7 @@ from dcgan_dist.base.progress import progress_bar
 from dcgan_dist.base.stage_clock import StageClock
 from dcgan_dist.command_line.train_config import write_yaml
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.data.dataset import Data, open_data
-from dcgan_dist.data.loader import PixelSource, endless_batches, open_source
+from dcgan_dist.data.loader import Data, PixelSource, endless_batches, open_data, open_source
 from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
@@ -24,17 +24,16 @@ from dcgan_dist.distributed.leaving import (
 )
 from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
 from dcgan_dist.distributed.world import World
-from dcgan_dist.reporting.write import try_to_report
 from dcgan_dist.run.checkpoint import Checkpointer
 from dcgan_dist.run.environment import describe_environment
 from dcgan_dist.run.events import forget_warnings_after
 from dcgan_dist.run.folder import RunFolder, Status
 from dcgan_dist.run.stop import StopRequest
 from dcgan_dist.tracking.console import ConsoleTracker, set_up_logging
+from dcgan_dist.tracking.figures import Throughput
 from dcgan_dist.tracking.journal import Journal
 from dcgan_dist.tracking.open_trackers import open_trackers
 from dcgan_dist.tracking.profile import StepProfile
-from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.tracking.tracker import JsonlTracker, Trackers
 from dcgan_dist.training.calibration import AverageStatistics
 from dcgan_dist.training.checkpoints import Checkpoints
@@ -42,14 +41,13 @@ from dcgan_dist.training.engine import choose_kernels, open_update
 from dcgan_dist.training.latents import Latents
 from dcgan_dist.training.loop import Cadence, Training, train
 from dcgan_dist.training.plan import Plan, Run, announce, check_ranks, restore, settle
-from dcgan_dist.training.recorder import Recorder
+from dcgan_dist.training.recorder import Recorder, RunWatch
 from dcgan_dist.training.resume import find_checkpoint
 from dcgan_dist.training.rollback import roll_back
 from dcgan_dist.training.samples import FixedLatentSampler, Samples
 from dcgan_dist.training.scoring import check_scores, open_scores
 from dcgan_dist.training.stability import Collapsed, StabilityWatch, lasting_signs
 from dcgan_dist.training.state import TrainState
-from dcgan_dist.training.watch import RunWatch
 
 log = logging.getLogger(__name__)
 
@@ -287,9 +285,16 @@ def _finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None)
 
 
 def _report(run: Run) -> None:
-    """The curves and the report of a run that has ended, if they are wanted. For rank 0."""
-    if run.config.track.report:
-        try_to_report(run.folder)
+    """Curves and report of a run that has ended, if they are wanted, by the command that anyone can give. For rank 0.
+
+    That they cannot be written is no reason to call a finished run failed.
+    """
+    if not run.config.track.report:
+        return
+    command = [sys.executable, "-m", "dcgan_dist.report", str(run.folder.path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        log.warning("could not write %s (%s)", run.folder.report, in_one_line(result.stderr)[-300:])
 
 
 def _say_where_things_are(folder: RunFolder, images_seen: int) -> None:

@@ -12,8 +12,7 @@ from torch import Tensor
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
-from dcgan_dist.distributed.average_gradients import GradientAverage
-from dcgan_dist.distributed.replicate import replicate
+from dcgan_dist.distributed.gradients import GradientAverage, replicate
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.precision import Precision

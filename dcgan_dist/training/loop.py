@@ -10,8 +10,8 @@ from torch import Tensor
 from dcgan_dist.base.progress import Advance
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.heartbeat import Heartbeat
+from dcgan_dist.tracking.figures import Throughput
 from dcgan_dist.tracking.profile import StepProfile
-from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.training.engine import Update
 from dcgan_dist.training.latents import Latents
 from dcgan_dist.training.plan import Plan, Run

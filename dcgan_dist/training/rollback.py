@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
-from dcgan_dist.base.json_lines import keep_rows
-from dcgan_dist.metrics.scores_file import drop_scores_after
+from dcgan_dist.base.files import keep_rows
+from dcgan_dist.metrics.scores import drop_scores_after
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.training.plan import Run
 from dcgan_dist.training.recorder import Recorder

@@ -15,7 +15,7 @@ from dcgan_dist.base.counter_random import normal
 from dcgan_dist.base.grid import save_grid
 from dcgan_dist.data.loader import BatchPlan, PixelSource
 from dcgan_dist.data.sample_order import sample_ids, share
-from dcgan_dist.distributed.replicate import copy_from_main
+from dcgan_dist.distributed.gradients import copy_from_main
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.step import to_pixels
 from dcgan_dist.run.folder import RunFolder

@@ -18,8 +18,8 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.step import to_pixels
 from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator, assert_installed
 from dcgan_dist.metrics.inception import find_weights, missing_weights
-from dcgan_dist.metrics.scores_file import append_scores, best_score, drop_scores_after, read_scores
-from dcgan_dist.run.checkpoint_names import checkpoint_name
+from dcgan_dist.metrics.scores import append_scores, best_score, drop_scores_after, read_scores
+from dcgan_dist.run.retention import checkpoint_name
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import StepMetrics
 from dcgan_dist.run.saved import Saved
-from dcgan_dist.tracking.metric_window import MetricWindow
+from dcgan_dist.tracking.figures import MetricWindow
 from dcgan_dist.training.stability import WatchRecord
 
 DISCRIMINATOR_RATE_AFTER_ROLLBACK = 0.5  # of the rate before

@@ -31,14 +31,14 @@ from dcgan_dist.base.errors import Interrupted, UserError
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan, fill_cache
 from dcgan_dist.data.sample_order import share
-from dcgan_dist.distributed.replicate import copy_from_main, replicate
+from dcgan_dist.distributed.gradients import copy_from_main, replicate
 from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.metrics import inception
 from dcgan_dist.run.stop import StopRequest
-from dcgan_dist.tracking.metric_window import MetricWindow
+from dcgan_dist.tracking.figures import MetricWindow
 from dcgan_dist.training.calibration import calibrate_batch_norm
 from dcgan_dist.training.engine import open_update
 from dcgan_dist.training.samples import FixedLatentSampler

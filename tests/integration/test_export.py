@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dcgan_dist.base.errors import RunFailed, UserError
-from dcgan_dist.base.json_lines import append_row
+from dcgan_dist.base.files import append_row
 from dcgan_dist.export import build_parser
 from dcgan_dist.exporting import load
 from dcgan_dist.exporting.run import largest_difference, run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.command_line.removed_settings import REMOVED
+from dcgan_dist.command_line.yaml_settings import REMOVED
 from tests.running import checkpoints, read_status, run_module, run_train
 
 OLD = Path(__file__).parent.parent / "data" / "from_472036e"

@@ -16,9 +16,8 @@ from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.run.checkpoint import Checkpointer, read_verified
-from dcgan_dist.run.checkpoint_names import checkpoint_name
 from dcgan_dist.run.folder import RunFolder
-from dcgan_dist.run.retention import Wanted, kept
+from dcgan_dist.run.retention import Wanted, checkpoint_name, kept
 from dcgan_dist.run.trained import load_trained
 from dcgan_dist.training.state import initial_state
 from launch.before_run import newest_checkpoint

@@ -49,7 +49,7 @@ NARROW = {
 
 STANDARD_LIBRARY_ONLY = (
     "config",
-    *(f"base.{name}" for name in ("errors", "files", "json_lines", "launcher", "stage_clock", "waiting")),
+    *(f"base.{name}" for name in ("errors", "files", "launcher", "stage_clock", "waiting")),
     *(f"data.{name}" for name in ("image_header", "shard_format", "shard_index")),
 )
 

@@ -23,12 +23,18 @@ from dcgan_dist.distributed.chunks import Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.metrics import evaluate_checkpoint as evaluating
 from dcgan_dist.metrics import evaluation, inception
-from dcgan_dist.metrics.cache import RealCache
 from dcgan_dist.metrics.evaluation import Evaluator, assert_installed
-from dcgan_dist.metrics.image_sets import random_order
+from dcgan_dist.metrics.image_sets import RealCache, random_order
 from dcgan_dist.metrics.ms_ssim import mean_similarity, scale_weights
-from dcgan_dist.metrics.protocol import Protocol, differences
-from dcgan_dist.metrics.scores_file import append_scores, best_score, drop_scores_after, newest_comparable, read_scores
+from dcgan_dist.metrics.scores import (
+    Protocol,
+    append_scores,
+    best_score,
+    differences,
+    drop_scores_after,
+    newest_comparable,
+    read_scores,
+)
 from dcgan_dist.metrics.sliced_wasserstein import DIRECTIONS, levels, patch_corners, sliced_wasserstein
 
 CPU = torch.device("cpu")

@@ -15,9 +15,8 @@ from PIL import Image
 
 from dcgan_dist.distributed.world import World
 from dcgan_dist.tracking.console import ConsoleTracker
-from dcgan_dist.tracking.metric_window import MetricWindow
+from dcgan_dist.tracking.figures import MetricWindow, Throughput
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
-from dcgan_dist.tracking.throughput import Throughput
 from dcgan_dist.tracking.tracker import JsonlTracker, Row, Trackers, last_images_seen
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.command_line.removed_settings import REMOVED
 from dcgan_dist.command_line.train_config import parse_arguments
+from dcgan_dist.command_line.yaml_settings import REMOVED
 
 
 @pytest.mark.parametrize("key", REMOVED)
