@@ -19,7 +19,7 @@ from dcgan_dist.distributed.host import keep_freed_memory
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.training.engine import choose_kernels, open_update
-from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.state import initial_state
 
 
@@ -41,7 +41,7 @@ class Ours:
         samples = self.manifest.samples if self.manifest else batch
         self.plan = BatchPlan(0, samples, batch, *share(batch, world.rank, world.size), flip=False)
         self.update = open_update(self.config, self.state, self.precision, self.plan, world)
-        self.latents = Latents(self.plan, self.config.model.latent_size, world, self.precision.weights)
+        self.latents = StepLatents(self.plan, self.config.model.latent_size, world, self.precision.weights)
         pixels = torch.randint(0, 256, (self.plan.count, 64, 64, 3), dtype=torch.uint8)
         self.pixels = pixels.to(world.device).permute(0, 3, 1, 2)
 

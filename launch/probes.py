@@ -18,7 +18,7 @@ from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_out_of_memory
 from dcgan_dist.distributed.world import World
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
-from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.plan import Plan, settle
 from dcgan_dist.training.state import initial_state
 from launch.checks import Check
@@ -92,7 +92,7 @@ class Rehearsal:
         self._world = world
         self._state = initial_state(config, world, plan.precision)
         self._update = open_update(config, self._state, plan.precision, plan.batches, world)
-        self._latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights)
+        self._latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights)
         self._batches = endless_batches(_noise(config.data.image_size, world), plan.batches, images_seen=0)
         self._global_batch = plan.batches.global_batch
 

@@ -129,16 +129,19 @@ def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, a
     cache = torch.empty(num_samples, size, size, 3, dtype=torch.uint8, device=world.device)
     parts = [share(num_samples, rank, world.size) for rank in range(world.size)]
     first, count = parts[world.rank]
-    with world.together():
-        done = first
-        for pixels in decode(_chunks(first, count)):
-            cache[done : done + len(pixels)] = pixels
-            done += len(pixels)
-            advance(len(pixels))
+    world.together(_decode_into, cache[first : first + count], decode(_chunks(first, count)), advance)
     with world.waiting():
         for rank, (start, length) in enumerate(parts):
             world.broadcast(cache[start : start + length], source=rank)
     return cache
+
+
+def _decode_into(part: Tensor, batches: Iterable[Tensor], advance: Advance) -> None:
+    done = 0
+    for pixels in batches:
+        part[done : done + len(pixels)] = pixels
+        done += len(pixels)
+        advance(len(pixels))
 
 
 def _from_cache(cache: Tensor, batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
@@ -180,10 +183,10 @@ class Data:
 
 def open_data(config: DataConfig, world: World, cores: int) -> Data:
     """The shards and their decoder. Raises UserError, on every rank, if one cannot use them."""
+    return world.together(_open_here, config, world, cores)
 
-    def open_here() -> Data:
-        manifest = read_manifest(Path(config.shards))
-        shards = MappedShards(Path(config.shards), manifest)
-        return Data(manifest, shards, open_decoder(config, shards, world, cores))
 
-    return world.do_together(open_here)
+def _open_here(config: DataConfig, world: World, cores: int) -> Data:
+    manifest = read_manifest(Path(config.shards))
+    shards = MappedShards(Path(config.shards), manifest)
+    return Data(manifest, shards, open_decoder(config, shards, world, cores))

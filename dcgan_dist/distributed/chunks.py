@@ -57,9 +57,7 @@ class Workforce:
         workers = self._busy_workers(num_items)
         with ThreadPoolExecutor(workers) as pool:
             while num_items > 0:
-                results: list[Tensor] = []
-                with self.world.together():
-                    results += pool.map(compute, islice(inputs, workers))
+                results = self.world.together(lambda: list(pool.map(compute, islice(inputs, workers))))
                 portion = self.world.gather(torch.stack(results)).flatten(0, 2)  # ranks, workers, CHUNK
                 yield portion[:num_items]
                 num_items -= len(portion)

@@ -6,10 +6,10 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,8 @@ from dcgan_dist.base.errors import Interrupted, UserError
 from dcgan_dist.base.waiting import told_if_long
 from dcgan_dist.distributed.meeting import Meeting, number_of, rank_and_size
 
-Result = TypeVar("Result")
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
 
@@ -122,31 +123,23 @@ class World:
         with self.waiting():
             return bool(self.sum(torch.tensor(int(flag))).item())  # on the host: a GPU need not stop for it
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Ends the block with the same `UserError` on every rank if one rank meets one; nobody is left waiting."""
-        problem: str | None = None
-        kind = UserError
-        try:
-            yield
-        except UserError as error:
-            problem = str(error)
-            kind = Interrupted if isinstance(error, Interrupted) else UserError
-        except OSError as error:
-            problem = f"{error.filename or 'the file system'}: {error.strerror or error}"
-        problems = self.gather_objects((problem, kind))
-        first = next((rank for rank, (text, _) in enumerate(problems) if text is not None), None)
+    def together(self, action: Callable[Given, Made], *arguments: Given.args, **named: Given.kwargs) -> Made:
+        """What `action` returns on this rank, once it has gone well on every rank.
+
+        If one rank meets a `UserError`, or an `OSError`, all raise the same `UserError`; nobody is left waiting.
+        """
+        made, problem = _tried(lambda: action(*arguments, **named))
+        problems = self.gather_objects(problem)
+        first = next((rank for rank, one in enumerate(problems) if one), None)
         if first is None:
-            return
-        text, kind = problems[first]
-        everywhere = all(other == text for other, _ in problems)
+            return cast(Made, made)
+        kind, text = problems[first]
+        everywhere = all(one and one[1] == text for one in problems)
         raise kind(text if everywhere or kind is Interrupted else f"rank {first} of {self.size}: {text}")
 
-    def do_together(self, action: Callable[[], Result]) -> Result:
-        """What `action` returns on this rank, if it meets a `UserError` on none; see `together`."""
-        with self.together():
-            return action()
-        raise AssertionError("together() raises on every rank or on none")
+    def on_main(self, action: Callable[Given, Made], *arguments: Given.args, **named: Given.kwargs) -> Made | None:
+        """The same for what rank 0 does alone; None on the others."""
+        return self.together(lambda: action(*arguments, **named) if self.is_main else None)
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
         """Says so if the block, which waits for all ranks, takes long. Two ranks of a node do: one may be awaited."""
@@ -165,6 +158,16 @@ class World:
         """Leaves the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _tried(action: Callable[[], Made]) -> tuple[Made | None, tuple[type[UserError], str] | None]:
+    """What `action` returns, or the mistake that it meets: its kind and what it says."""
+    try:
+        return action(), None
+    except UserError as error:
+        return None, (Interrupted if isinstance(error, Interrupted) else UserError, str(error))
+    except OSError as error:
+        return None, (UserError, f"{error.filename or 'the file system'}: {error.strerror or error}")
 
 
 def _pick_device(local_rank: int) -> torch.device:

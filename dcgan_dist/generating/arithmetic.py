@@ -17,7 +17,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.loader import Data
 from dcgan_dist.generating.annotations import attribute_labels
 from dcgan_dist.generating.figures import Sheet
-from dcgan_dist.generating.latents import Latents, listed, noise_around, picked
+from dcgan_dist.generating.latents import LatentsAt, listed, noise_around, picked
 from dcgan_dist.generating.probe import Probe, balanced_accuracy, fit_probe
 from dcgan_dist.generating.studio import Studio
 
@@ -37,7 +37,7 @@ NOISE = 0.25  # the paper's, uniform around the result
 
 
 def groups_with_attribute(
-    studio: Studio, data: Data, attribute: str, latents: Latents, seed: int, num_rows: int
+    studio: Studio, data: Data, attribute: str, latents: LatentsAt, seed: int, num_rows: int
 ) -> list[Groups]:
     """Picks groups that show and do not show an attribute, and prints in how many cases the sum brings it about.
 
@@ -59,15 +59,20 @@ def groups_with_attribute(
     return cases[:num_rows]
 
 
+def _labels(data: Data, attribute: str, count: int, fitted: int) -> Tensor:
+    """Which of the first images show it: bool [count], both kinds among those to fit and among those to check."""
+    shows = attribute_labels(data.shards.folder, data.manifest, attribute, count)
+    for part in (shows[:fitted], shows[fitted:]):
+        if part.all() or not part.any():
+            raise UserError(f"--arithmetic {attribute}: too few images of {data.shards.folder} differ in it")
+    return shows
+
+
 def _checked_probe(studio: Studio, data: Data, attribute: str) -> Probe:
     """A probe fitted on three quarters of the images and checked on the rest, the same on every rank."""
     count = min(PROBE_IMAGES, data.manifest.samples)
     fitted = count * 3 // 4
-    with studio.world.together():
-        shows = attribute_labels(data.shards.folder, data.manifest, attribute, count)
-        for part in (shows[:fitted], shows[fitted:]):
-            if part.all() or not part.any():
-                raise UserError(f"--arithmetic {attribute}: too few images of {data.shards.folder} differ in it")
+    shows = studio.world.together(_labels, data, attribute, count, fitted)
     features = studio.real_features(data, count)
     probe = studio.world.broadcast_object(fit_probe(features[:fitted], shows[:fitted]))
     accuracy = balanced_accuracy(probe, features[fitted:], shows[fitted:])
@@ -127,7 +132,7 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in words] if all(re.fullmatch("[0-9]{1,9}", word) for word in words) else []
 
 
-def mean_latents(latents: Latents, groups: Groups) -> Tensor:
+def mean_latents(latents: LatentsAt, groups: Groups) -> Tensor:
     """The three groups' mean latents: [3, latent_size]."""
     return torch.stack([picked(latents, group).mean(0) for group in groups])
 
@@ -136,7 +141,7 @@ def mean_latents(latents: Latents, groups: Groups) -> Tensor:
 
 
 def draw_figure(
-    studio: Studio, latents: Latents, rows: list[Groups], captions: tuple[str, str, str], seed: int
+    studio: Studio, latents: LatentsAt, rows: list[Groups], captions: tuple[str, str, str], seed: int
 ) -> Sheet:
     """Each row: the groups' images with the image of their mean below, and the sum's image amid eight close to it."""
     images = studio.all_drawn(*_all_latents(latents, rows, seed))
@@ -161,7 +166,7 @@ def draw_figure(
     return sheet
 
 
-def _all_latents(latents: Latents, rows: list[Groups], seed: int) -> tuple[Latents, int]:
+def _all_latents(latents: LatentsAt, rows: list[Groups], seed: int) -> tuple[LatentsAt, int]:
     """What a figure shows, row by row: each group's images and its mean; then the sum in the middle of its noise."""
     table = []
     for number, groups in enumerate(rows):
@@ -176,10 +181,8 @@ def _all_latents(latents: Latents, rows: list[Groups], seed: int) -> tuple[Laten
 
 
 def save_arithmetic(
-    studio: Studio, latents: Latents, rows: list[Groups], captions: tuple[str, str, str], seed: int, out: Path
+    studio: Studio, latents: LatentsAt, rows: list[Groups], captions: tuple[str, str, str], seed: int, out: Path
 ) -> None:
     """Draws the figure and writes it on rank 0."""
     sheet = draw_figure(studio, latents, rows, captions, seed)
-    with studio.world.together():
-        if studio.world.is_main:
-            sheet.save(out)
+    studio.world.on_main(sheet.save, out)

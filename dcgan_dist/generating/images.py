@@ -6,14 +6,14 @@ from pathlib import Path
 
 from dcgan_dist.generating.animation import gif_file, mp4_file
 from dcgan_dist.generating.figures import enlargement
-from dcgan_dist.generating.latents import Latents, frames_of_loops, rows_of_walks
+from dcgan_dist.generating.latents import LatentsAt, frames_of_loops, rows_of_walks
 from dcgan_dist.generating.outputs import grid_file, npz_file, png_folder, save
 from dcgan_dist.generating.studio import Studio
 
 STOPS = 4  # latents that a tile of an animation passes before it is back at its first
 
 
-def save_images(studio: Studio, latents: Latents, num_images: int, out: Path) -> str:
+def save_images(studio: Studio, latents: LatentsAt, num_images: int, out: Path) -> str:
     """The first `num_images` latents as a grid (.png), an array (.npz) or a folder of PNGs; what was made, in words."""
     portions = studio.drawn(latents, num_images)
     if out.suffix == ".png":
@@ -25,7 +25,7 @@ def save_images(studio: Studio, latents: Latents, num_images: int, out: Path) ->
     return f"{num_images} images of {studio.image_size}x{studio.image_size}"
 
 
-def save_walks(studio: Studio, latents: Latents, num_walks: int, steps: int, out: Path) -> str:
+def save_walks(studio: Studio, latents: LatentsAt, num_walks: int, steps: int, out: Path) -> str:
     """Walks from latent to latent: each a row of a PNG, or a tile of a GIF or MP4 that plays in a loop."""
     if out.suffix == ".png":
         rows = rows_of_walks(latents, steps)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dcgan_dist.base.counter_random import normal, words
 
-Latents = Callable[[int, int], Tensor]
+LatentsAt = Callable[[int, int], Tensor]
 """(first, count) to the latents at positions `first` to `first + count - 1`: [count, latent_size]."""
 
 _CPU = torch.device("cpu")
 
 
-def independent(seed: int, size: int, truncation: float | None = None) -> Latents:
+def independent(seed: int, size: int, truncation: float | None = None) -> LatentsAt:
     """Draws from N(0, 1), or with `truncation` T from N(0, 1) cut off at -T and T (Brock et al. 2019, section 3.1).
 
     There the values beyond T are drawn again; here every value is mapped to its quantile of the cut-off distribution,
@@ -51,7 +51,7 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
     return direction * torch.lerp(*lengths, along)
 
 
-def rows_of_walks(latents: Latents, steps: int) -> Latents:
+def rows_of_walks(latents: LatentsAt, steps: int) -> LatentsAt:
     """Walk w goes from latent 2w to latent 2w + 1 in `steps` images, ends included, one walk after the other."""
 
     def at(first: int, count: int) -> Tensor:
@@ -62,7 +62,7 @@ def rows_of_walks(latents: Latents, steps: int) -> Latents:
     return at
 
 
-def frames_of_loops(latents: Latents, tiles: int, steps: int, stops: int) -> Latents:
+def frames_of_loops(latents: LatentsAt, tiles: int, steps: int, stops: int) -> LatentsAt:
     """Frame after frame of `tiles` images each; tile t walks round through `stops` latents and back to its first.
 
     `steps`: frames from one latent to the next. A loop has `steps * stops` frames.
@@ -78,7 +78,7 @@ def frames_of_loops(latents: Latents, tiles: int, steps: int, stops: int) -> Lat
     return at
 
 
-def listed(table: Tensor) -> Latents:
+def listed(table: Tensor) -> LatentsAt:
     """The rows of `table` [n, size]; zeros beyond its end."""
 
     def at(first: int, count: int) -> Tensor:
@@ -88,7 +88,7 @@ def listed(table: Tensor) -> Latents:
     return at
 
 
-def picked(latents: Latents, indices: list[int]) -> Tensor:
+def picked(latents: LatentsAt, indices: list[int]) -> Tensor:
     """The latents at these positions: [n, size]."""
     return _rows(latents, torch.tensor(indices))
 
@@ -100,6 +100,6 @@ def noise_around(latent: Tensor, seed: int, first: int, count: int, scale: float
     return latent + scale * uniform.view(count, size)
 
 
-def _rows(latents: Latents, positions: Tensor) -> Tensor:
+def _rows(latents: LatentsAt, positions: Tensor) -> Tensor:
     distinct, inverse = positions.unique(return_inverse=True)
     return torch.cat([latents(position, 1) for position in distinct.tolist()])[inverse]

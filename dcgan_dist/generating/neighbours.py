@@ -11,7 +11,7 @@ from torch import Tensor
 from dcgan_dist.data.loader import Data
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.figures import Sheet
-from dcgan_dist.generating.latents import Latents
+from dcgan_dist.generating.latents import LatentsAt
 from dcgan_dist.generating.studio import Studio
 
 SHOWN_ROWS, SHOWN_NEIGHBOURS = 10, 4
@@ -27,7 +27,7 @@ class Nearest(NamedTuple):
     """int64 [2, queries, neighbours]: numbers of the images in the shards."""
 
 
-def save_neighbours(studio: Studio, data: Data, latents: Latents, num_images: int, out: Path) -> None:
+def save_neighbours(studio: Studio, data: Data, latents: LatentsAt, num_images: int, out: Path) -> None:
     """Looks up `num_images` drawn images, prints how near they are to the training images, and saves a figure.
 
     The yardstick is how near as many training images are to their nearest others: memorised images would be nearer.
@@ -37,10 +37,8 @@ def save_neighbours(studio: Studio, data: Data, latents: Latents, num_images: in
     count = min(num_images, data.manifest.samples)
     real = torch.cat([part.cpu() for part in studio.real(data, count, lambda pixels: pixels, "decoding")])
     of_real = find_nearest(studio, data, real, 1, first_id=0)
-    with studio.world.together():
-        if studio.world.is_main:
-            _print_distances(of_drawn, of_real, data.manifest.samples)
-            _draw_figure(studio, data, drawn[:SHOWN_ROWS], of_drawn).save(out)
+    studio.world.on_main(_print_distances, of_drawn, of_real, data.manifest.samples)
+    studio.world.on_main(lambda: _draw_figure(studio, data, drawn[:SHOWN_ROWS], of_drawn).save(out))
 
 
 def find_nearest(studio: Studio, data: Data, queries: Tensor, neighbours: int, first_id: int | None = None) -> Nearest:

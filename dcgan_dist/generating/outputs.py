@@ -30,32 +30,32 @@ Write = Callable[[Tensor], object]
 def save(portions: Iterator[Tensor], output: AbstractContextManager[Write], world: World) -> None:
     """Writes all portions on rank 0; every rank calls it. Raises UserError, on every rank, if the disk is full."""
     with ExitStack() as opened:
-        with world.together():
-            write = opened.enter_context(output) if world.is_main else None
+        write = world.on_main(opened.enter_context, output)
         for portion in portions:
-            with world.together():
-                if write:
-                    write(portion.cpu())
-        with world.together():
-            opened.close()
+            world.together(_write_next, write, portion)
+        world.together(opened.close)
+
+
+def _write_next(write: Write | None, portion: Tensor) -> None:
+    if write:
+        write(portion.cpu())
 
 
 def prepare_place(out: Path, world: World) -> None:
     """Makes the folder above `out`. Raises UserError, on every rank, if `out` cannot become what its name says."""
-    with world.together():
-        if not world.is_main:
-            return
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix and out.is_dir():
-            raise UserError(f"--out {out}: is a folder; give the name of a file")
-        if not out.suffix and out.exists() and not out.is_dir():
-            raise UserError(
-                f"--out {out}: is a file; a folder for PNGs is expected, or a name that ends in .png or .npz"
-            )
-        if not out.suffix and out.is_dir() and any(out.iterdir()):
-            raise UserError(f"--out {out}: the folder is not empty; choose another, or remove it")
-        if not os.access(out.parent, os.W_OK):
-            raise UserError(f"--out {out}: {out.parent} may not be written to; choose another place")
+    world.on_main(_prepare, out)
+
+
+def _prepare(out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix and out.is_dir():
+        raise UserError(f"--out {out}: is a folder; give the name of a file")
+    if not out.suffix and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; a folder for PNGs is expected, or a name that ends in .png or .npz")
+    if not out.suffix and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out}: the folder is not empty; choose another, or remove it")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: {out.parent} may not be written to; choose another place")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_c
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.arithmetic import groups_with_attribute, parse_groups, save_arithmetic
 from dcgan_dist.generating.images import save_images, save_walks
-from dcgan_dist.generating.latents import Latents, independent
+from dcgan_dist.generating.latents import LatentsAt, independent
 from dcgan_dist.generating.neighbours import save_neighbours
 from dcgan_dist.generating.outputs import prepare_place
 from dcgan_dist.generating.studio import Studio
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace, world: World) -> str:
     return _attribute(studio, data, latents, arguments)
 
 
-def _attribute(studio: Studio, data: Data, latents: Latents, arguments: argparse.Namespace) -> str:
+def _attribute(studio: Studio, data: Data, latents: LatentsAt, arguments: argparse.Namespace) -> str:
     name = arguments.arithmetic
     rows = groups_with_attribute(studio, data, name, latents, arguments.seed, arguments.num_images)
     captions = (name, "without", "without")

@@ -16,7 +16,7 @@ from dcgan_dist.data.loader import Data, open_data
 from dcgan_dist.distributed.chunks import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.features import discriminator_features
-from dcgan_dist.generating.latents import Latents
+from dcgan_dist.generating.latents import LatentsAt
 from dcgan_dist.run.trained import Trained
 
 
@@ -37,15 +37,15 @@ class Studio:
         """Height and width of the images in pixels."""
         return self.trained.config.data.image_size
 
-    def drawn(self, latents: Latents, count: int, what: str = "drawing") -> Iterator[Tensor]:
+    def drawn(self, latents: LatentsAt, count: int, what: str = "drawing") -> Iterator[Tensor]:
         """The first `count` latents as images, in order: portions uint8 [n, 3, size, size] on every rank's device."""
         return self._each(count, what, lambda first: self._draw(latents, first))
 
-    def all_drawn(self, latents: Latents, count: int) -> Tensor:
+    def all_drawn(self, latents: LatentsAt, count: int) -> Tensor:
         """The same in one piece on the CPU, for as many images as fit into memory."""
         return torch.cat([portion.cpu() for portion in self.drawn(latents, count)])
 
-    def drawn_features(self, latents: Latents, count: int) -> Tensor:
+    def drawn_features(self, latents: LatentsAt, count: int) -> Tensor:
         """What the discriminator sees in them: float32 [count, features] on the CPU."""
         network = self.trained.discriminator
         portions = self._each(
@@ -85,13 +85,12 @@ class Studio:
             )
         config = replace(config, data=replace(config.data, shards=str(shards or config.data.shards), decoder="auto"))
         data = open_data(config.data, self.world, cores)
-        with self.world.together():
-            data.shards.verify(self.world.rank, self.world.size)
+        self.world.together(data.shards.verify, self.world.rank, self.world.size)
         if self.world.is_main and data.manifest.fingerprint != self.trained.saved.dataset_fingerprint:
             print(f"note: {config.data.shards} does not hold the images this checkpoint was trained on")
         return data
 
-    def _draw(self, latents: Latents, first: int) -> Tensor:
+    def _draw(self, latents: LatentsAt, first: int) -> Tensor:
         return self.trained.draw(latents(first, CHUNK))
 
     def _each(self, count: int, what: str, compute: Callable[[int], Tensor]) -> Iterator[Tensor]:

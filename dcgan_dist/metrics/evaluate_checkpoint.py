@@ -73,13 +73,10 @@ def _evaluate(request: Request, world: World) -> None:
     workforce = Workforce.of(world, cores)
     weights = _weights(request, world)
     trained = load_on_every_rank(request.checkpoint, world, request.ema)
-    with world.together():
-        evaluator = _evaluator(request, trained, weights, workforce, cores)
-        protocols = [evaluator.protocol(metric) for metric in evaluator.metrics]
-        others = [[newest_comparable(run, protocol) for run in request.compare] for protocol in protocols]
-        out = request.out or _scores_of(trained.path)
-        if world.is_main:
-            _assert_writable(out)
+    evaluator = world.together(_evaluator, request, trained, weights, workforce, cores)
+    others = world.together(_comparable, request, evaluator)
+    out = request.out or _scores_of(trained.path)
+    world.on_main(_assert_writable, out)
     with progress_stages(visible=world.is_main) as evaluator.stage:
         scores = evaluator.score(trained.draw, with_floor=True)
     if not world.is_main:
@@ -123,12 +120,18 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
     )
 
 
+def _comparable(request: Request, evaluator: Evaluator) -> list[list[ScoreRow]]:
+    """For each metric, what the runs to compare with have under its protocol."""
+    protocols = [evaluator.protocol(metric) for metric in evaluator.metrics]
+    return [[newest_comparable(run, protocol) for run in request.compare] for protocol in protocols]
+
+
 def _weights(request: Request, world: World) -> Path | None:
     """The given or cached weights, on every rank or on none.
 
     They are downloaded, once a node, only for a metric that is asked for by name.
     """
-    weights = world.do_together(lambda: find_weights(request.weights))
+    weights = world.together(find_weights, request.weights)
     wanted = bool(set(request.metrics or ()) & set(WITH_WEIGHTS))
     if not world.any(weights is None):
         return weights

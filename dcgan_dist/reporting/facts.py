@@ -10,7 +10,7 @@ from typing import Any
 from dcgan_dist.reporting.plot import short
 from dcgan_dist.reporting.read_run import Row, RunRecord, default_settings, is_number, protocol_note
 
-IDENTITY = ("run.name", "run.dir", "run.resume", "run.accept_changes")
+NAMES_OF_A_RUN = ("run.name", "run.dir", "run.resume", "run.accept_changes")
 """Settings that say which run it is, not what it does."""
 
 
@@ -120,7 +120,7 @@ def changed_settings(run: RunRecord) -> list[tuple[str, str, str]]:
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """(name, each run's value) of the settings in which the runs differ."""
-    names = dict.fromkeys(name for run in runs for name in run.settings if name not in IDENTITY)
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in NAMES_OF_A_RUN)
     rows = [(name, [written(run.settings.get(name, "not recorded")) for run in runs]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 

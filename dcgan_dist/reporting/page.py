@@ -21,8 +21,8 @@ from dcgan_dist.reporting.facts import (
 from dcgan_dist.reporting.pictures import embed
 from dcgan_dist.reporting.plot import lay_out
 from dcgan_dist.reporting.read_run import Grid, RunRecord
-from dcgan_dist.reporting.sheet import Sheet
 from dcgan_dist.reporting.style import CURVE_STYLES, DARK, LIGHT
+from dcgan_dist.reporting.svg_chart import SvgChart
 
 BYTES_FOR_PICTURES = 3_600_000
 MOST_GRIDS = 40
@@ -63,11 +63,11 @@ def _contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
         ],
         "moments": sorted({grid.images_seen for own in grids for grid in own}),
         "reals": _reals(runs, labels, pictures),
-        "sheets": [Sheet(lay_out(chart, runs[0].events if alone else ())) for chart in charts],
+        "svg_charts": [SvgChart(lay_out(chart, runs[0].events if alone else ())) for chart in charts],
         "light": LIGHT,
         "dark": DARK,
         "curve_styles": CURVE_STYLES,
-        "line_width": Sheet.line_width,
+        "line_width": SvgChart.line_width,
         "differing": differing_settings(runs),
         "version": dcgan_dist.__version__,
         "now": time.time(),

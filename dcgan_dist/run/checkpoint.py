@@ -168,8 +168,7 @@ class Checkpointer:
 
     def load(self, path: Path) -> Saved:
         """One particular checkpoint, the same on every rank. Raises UserError if it is damaged."""
-        content = self.world.do_together(lambda: read_verified(path) if self.world.is_main else None)
-        checkpoint = self._on_every_rank(content)
+        checkpoint = self._on_every_rank(self.world.on_main(read_verified, path))
         assert checkpoint is not None
         return checkpoint
 

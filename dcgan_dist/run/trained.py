@@ -51,8 +51,8 @@ def load_trained(path: Path, device: torch.device, ema: bool | None = None) -> T
 
 def load_on_every_rank(path: Path, world: World, ema: bool | None = None) -> Trained:
     """The same, as rank 0 reads it: while the run still trains, the newest checkpoint changes from moment to moment."""
-    file, content = world.broadcast_object(world.do_together(lambda: _read(path) if world.is_main else None))
-    return world.do_together(lambda: _build(file, content, world.device, ema))
+    file, content = world.broadcast_object(world.on_main(_read, path))
+    return world.together(_build, file, content, world.device, ema)
 
 
 def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -> Trained:

@@ -34,7 +34,7 @@ def open_trackers(
 
     Rank 0 tells of the training; on every other node one rank tells W&B how the node is. Every rank must call it.
     """
-    found = world.do_together(lambda: _wandb_run(config, folder, environment, saved) if world.is_main else None)
+    found = world.on_main(_wandb_run, config, folder, environment, saved)
     wandb: tuple[WandbRun, Mode] | None = world.broadcast_object(found)
     ids = {"wandb": wandb[0].id} if wandb else dict(saved.tracker_ids) if saved else {}
     trackers: list[Tracker] = []

@@ -38,7 +38,7 @@ from dcgan_dist.tracking.tracker import JsonlTracker, Trackers
 from dcgan_dist.training.calibration import AverageStatistics
 from dcgan_dist.training.checkpoints import Checkpoints
 from dcgan_dist.training.engine import choose_kernels, open_update
-from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.loop import Cadence, Training, train
 from dcgan_dist.training.plan import Plan, Run, announce, check_ranks, restore, settle
 from dcgan_dist.training.recorder import Recorder, RunWatch
@@ -99,13 +99,11 @@ def _start(run: Run) -> int | None:
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
     state = restore(config, plan, world)
-    latents = Latents(plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks)
+    latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks)
     check_ranks(plan, state, latents, world)
-    with world.together():
-        check_scores(config.evaluate)
-        if world.is_main:
-            run.folder.create(write_yaml(config))
-            run.folder.write_status("running", state.images_seen, "", state.watch.lasting)
+    world.together(check_scores, config.evaluate)
+    world.on_main(run.folder.create, write_yaml(config))
+    world.on_main(run.folder.write_status, "running", state.images_seen, "", state.watch.lasting)
     announce(run, plan, state.images_seen)
     try:
         return _open_and_train(run, plan, data, checkpointer, journal, state, latents)
@@ -145,7 +143,7 @@ def _open_and_train(
     checkpointer: Checkpointer,
     journal: Journal,
     state: TrainState,
-    latents: Latents,
+    latents: StepLatents,
 ) -> int | None:
     """Opens what the run is told and drawn with, then trains: the exit status, or None after a rollback."""
     config, world = run.config, run.world
@@ -184,10 +182,8 @@ def _tell_trackers(run: Run, plan: Plan, journal: Journal, console: ConsoleTrack
     environment = describe_environment(
         world, plan.manifest, plan.precision.name, plan.batches.global_batch, plan.total_images
     )
-    with world.together():
-        if world.is_main:
-            run.folder.write_environment(environment)
-            forget_warnings_after(run.folder.events, images_seen)
+    world.on_main(run.folder.write_environment, environment)
+    world.on_main(forget_warnings_after, run.folder.events, images_seen)
     trackers, ids = open_trackers(run.config, run.folder, environment, plan.saved, world)
     at_once = [tracker for tracker in trackers if isinstance(tracker, JsonlTracker)]  # a checkpoint relies on its rows
     slow = [tracker for tracker in trackers if tracker not in at_once]
@@ -201,8 +197,8 @@ def _fill(run: Run, data: Data) -> PixelSource:
     Raises Interrupted, on every rank, if one is asked to stop meanwhile.
     """
     world = run.world
-    with world.together():  # each node may have a copy of its own
-        data.shards.verify(world.local_rank, world.local_size, before_each=run.stop.raise_if_asked)
+    # Each node may have a copy of its own.
+    world.together(data.shards.verify, world.local_rank, world.local_size, before_each=run.stop.raise_if_asked)
     with progress_bar("decoding", len(data.shards) // world.size, visible=world.is_main) as show:
 
         def advance(images: int) -> None:
@@ -218,7 +214,7 @@ def _train(
     source: PixelSource,
     recorder: Recorder,
     state: TrainState,
-    latents: Latents,
+    latents: StepLatents,
     console: ConsoleTracker | None,
 ) -> str | None:
     """Everything from the first picture to the last step; why it stopped before the end, if it did."""

@@ -13,7 +13,7 @@ from dcgan_dist.distributed.world import World
 
 
 @dataclass(frozen=True)
-class Latents:
+class StepLatents:
     """This rank's latents at each step."""
 
     plan: BatchPlan

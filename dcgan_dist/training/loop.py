@@ -13,7 +13,7 @@ from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.tracking.figures import Throughput
 from dcgan_dist.tracking.profile import StepProfile
 from dcgan_dist.training.engine import Update
-from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.plan import Plan, Run
 from dcgan_dist.training.recorder import Recorder
 from dcgan_dist.training.state import TrainState
@@ -54,7 +54,7 @@ class Training:
     state: TrainState
     update: Update
     batches: Iterator[Tensor]
-    latents: Latents
+    latents: StepLatents
     recorder: Recorder
     cadence: Cadence
     throughput: Throughput

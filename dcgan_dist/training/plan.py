@@ -20,7 +20,7 @@ from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.run.stop import StopRequest
-from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.resume import check_identity, check_precision, choose_global_batch
 from dcgan_dist.training.state import TrainState, initial_state
 
@@ -52,9 +52,8 @@ class Plan:
 
 def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: World) -> Plan:
     """What follows from configuration, data, checkpoint and ranks; UserError where they do not fit."""
-    with world.together():
-        if saved:
-            check_identity(config, manifest.fingerprint, saved)
+    if saved:
+        world.together(check_identity, config, manifest.fingerprint, saved)
     global_batch = choose_global_batch(config.data, world, saved, manifest.samples)
     wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
     total_images = max(1, math.ceil(wanted / global_batch)) * global_batch  # whole steps
@@ -79,9 +78,8 @@ def restore(config: TrainConfig, plan: Plan, world: World) -> TrainState:
     Raises UserError, on every rank, if the checkpoint holds something else than these networks and optimizers.
     """
     state = initial_state(config, world, plan.precision)
-    with world.together():
-        if plan.saved:
-            _load(state, plan.saved, world)
+    if plan.saved:
+        world.together(_load, state, plan.saved, world)
     return state
 
 
@@ -95,7 +93,7 @@ def _load(state: TrainState, saved: Saved, world: World) -> None:
         ) from None
 
 
-def check_ranks(plan: Plan, state: TrainState, latents: Latents, world: World) -> None:
+def check_ranks(plan: Plan, state: TrainState, latents: StepLatents, world: World) -> None:
     """A cheap look, before the first step, at what goes wrong silently where it goes wrong."""
     batches, position = plan.batches, state.images_seen
     assert_equal_on_all_ranks(

@@ -17,7 +17,7 @@ from dcgan_dist.training.stability import WatchRecord
 log = logging.getLogger(__name__)
 
 # Settings that make a run what it is; the rest may change between a stop and a resume.
-IDENTITY = (
+FIXED_SETTINGS = (
     "run.seed",
     "data.image_size",
     "data.crop",
@@ -118,7 +118,7 @@ def check_identity(config: TrainConfig, fingerprint: str, saved: Saved) -> None:
     """
     now, then, default = config.as_dict(), saved.config, TrainConfig().as_dict()
     differing: dict[str, str] = {}
-    for key in IDENTITY:
+    for key in FIXED_SETTINGS:
         section, field = key.split(".")
         fields = then.get(section)
         once = BEFORE_IT_WAS_A_SETTING.get(key, default[section][field])

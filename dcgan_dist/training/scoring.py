@@ -74,9 +74,7 @@ def open_scores(
 
     Raises UserError, on every rank, if the Inception weights are not there or are none.
     """
-    with world.together():
-        if world.is_main and path.exists():
-            drop_scores_after(path, images_seen)
+    world.on_main(_forget_scores_after, path, images_seen)
     asked = config.evaluate
     if not asked.every_images:
         return None
@@ -91,12 +89,16 @@ def open_scores(
         weights=_weights(config.evaluate),
         workforce=Workforce(world, workers=1),
     )
-    with world.together():
-        evaluator.load()
+    world.together(evaluator.load)
     key = evaluator.protocol(asked.metric).key
     row = best_score(read_scores(path), asked.metric, key) if world.is_main else None
     best = world.broadcast_object((row["value"], row["images_seen"]) if row else None)
     return TrainingScores(evaluator, path, world, best, [best[1]] if best else [])
+
+
+def _forget_scores_after(path: Path, images_seen: int) -> None:
+    if path.exists():
+        drop_scores_after(path, images_seen)
 
 
 def check_scores(asked: EvaluateConfig) -> None:

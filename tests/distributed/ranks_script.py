@@ -305,36 +305,33 @@ def error_of(action: Callable[[], object]) -> str:
 
 
 def a_mistake_on_one_rank_ends_all_with_the_same_line(world: World) -> None:
-    def block() -> None:
-        with world.together():
-            if world.rank == world.size - 1:
-                raise UserError("the tar is torn")
+    def action() -> None:
+        if world.rank == world.size - 1:
+            raise UserError("the tar is torn")
 
-    found = world.gather_objects(error_of(block))
+    found = world.gather_objects(error_of(lambda: world.together(action)))
     expected = f"UserError: rank {world.size - 1} of {world.size}: the tar is torn"
     assert found == [expected] * world.size, found
 
 
 def a_mistake_on_all_ranks_is_told_without_naming_one(world: World) -> None:
-    def block() -> None:
-        with world.together():
-            raise UserError("no such folder")
+    def action() -> None:
+        raise UserError("no such folder")
 
-    assert error_of(block) == "UserError: no such folder"
+    assert error_of(lambda: world.together(action)) == "UserError: no such folder"
 
 
 def an_interruption_of_one_rank_is_one_of_all(world: World) -> None:
-    def block() -> None:
-        with world.together():
-            if world.rank == world.size - 1:
-                raise Interrupted("SIGTERM")
+    def action() -> None:
+        if world.rank == world.size - 1:
+            raise Interrupted("SIGTERM")
 
-    assert error_of(block) == "Interrupted: SIGTERM"
+    assert error_of(lambda: world.together(action)) == "Interrupted: SIGTERM"
 
 
 def together_without_a_mistake_goes_on(world: World) -> None:
-    with world.together():
-        pass
+    assert world.together(divmod, 7, 2 + world.rank) == divmod(7, 2 + world.rank)
+    assert world.on_main(divmod, 7, 2) == ((3, 1) if world.is_main else None)
     assert world.any(world.rank == 1)
     assert not world.any(False)
     assert world.gather_objects(world.rank) == list(range(world.size))

@@ -24,9 +24,9 @@ from dcgan_dist.reporting.facts import changed_settings, differing_settings, dur
 from dcgan_dist.reporting.page import render_page
 from dcgan_dist.reporting.plot import lay_out, short, ticks
 from dcgan_dist.reporting.read_run import Event, read_run
-from dcgan_dist.reporting.sheet import Sheet
 from dcgan_dist.reporting.style import CURVE_STYLES, LIGHT
 from dcgan_dist.reporting.summary_picture import draw_summary
+from dcgan_dist.reporting.svg_chart import SvgChart
 from dcgan_dist.run.folder import RunFolder, Status
 
 Rows = list[dict[str, Any]]
@@ -223,14 +223,14 @@ def test_scores_of_unlike_protocols_are_on_charts_of_their_own(tmp_path: Path) -
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [5.0], [-3.0, 4.0], [1e-9, 2e-9], [1e9, 3e12]])
 def test_every_point_lies_on_the_sheet_and_up_is_more(values: list[float]) -> None:
     chart = Chart("loss", "", [Curve("one", 0, [(100.0 * i, value) for i, value in enumerate(values)])])
-    sheet = Sheet(lay_out(chart))
-    points = sheet.points(chart.curves[0])
+    svg = SvgChart(lay_out(chart))
+    points = svg.points(chart.curves[0])
     for x, y, _, _ in points:
-        assert sheet.left <= x <= sheet.right
-        assert sheet.top <= y <= sheet.bottom
-    heights = [sheet.height - y for _, y, _, _ in points]
+        assert svg.left <= x <= svg.right
+        assert svg.top <= y <= svg.bottom
+    heights = [svg.height - y for _, y, _, _ in points]
     assert sorted(heights) == [height for _, height in sorted(zip(values, heights, strict=True))]
-    assert len(sheet.plot.y_ticks) >= 2
+    assert len(svg.plot.y_ticks) >= 2
 
 
 def test_a_picture_has_the_curves_axes_ticks_and_marks_of_the_page() -> None:

@@ -17,7 +17,7 @@ from dcgan_dist.config import DataConfig, RunConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
 from dcgan_dist.run.saved import Saved
-from dcgan_dist.training.resume import IDENTITY, SHAPES, check_identity, choose_global_batch, find_checkpoint
+from dcgan_dist.training.resume import FIXED_SETTINGS, SHAPES, check_identity, choose_global_batch, find_checkpoint
 from tests.saved_checkpoints import saved_at
 
 CONFIG = TrainConfig()
@@ -56,7 +56,7 @@ def test_the_same_settings_and_images_may_go_on() -> None:
     check_identity(CONFIG, "abc", saved_by(CONFIG))
 
 
-@pytest.mark.parametrize("key", IDENTITY)
+@pytest.mark.parametrize("key", FIXED_SETTINGS)
 def test_a_setting_that_makes_the_run_what_it_is_may_not_change(key: str) -> None:
     section, field = key.split(".")
     before = CONFIG.as_dict()[section][field]

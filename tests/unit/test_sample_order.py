@@ -14,7 +14,7 @@ from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.distributed.world import World
-from dcgan_dist.training.latents import Latents
+from dcgan_dist.training.latents import StepLatents
 
 CPU = torch.device("cpu")
 NUM_SAMPLES = 103
@@ -51,9 +51,9 @@ def test_the_ranks_together_take_the_global_batch(ranks: int) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8])
 def test_the_ranks_together_draw_the_latents_of_one_rank(ranks: int) -> None:
-    alone = Latents(plan(0, 1), 10, World(0, 1, 0, 1, CPU), torch.float32).at(80)
+    alone = StepLatents(plan(0, 1), 10, World(0, 1, 0, 1, CPU), torch.float32).at(80)
     each = [
-        Latents(plan(rank, ranks), 10, World(rank, ranks, 0, 1, CPU), torch.float32).at(80) for rank in range(ranks)
+        StepLatents(plan(rank, ranks), 10, World(rank, ranks, 0, 1, CPU), torch.float32).at(80) for rank in range(ranks)
     ]
     for expected, parts in zip(alone, zip(*each, strict=True), strict=True):
         assert torch.equal(torch.cat(parts), expected)

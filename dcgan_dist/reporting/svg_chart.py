@@ -10,7 +10,7 @@ from dcgan_dist.reporting.plot import Plot, short
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SvgChart:
     """A plot on `width` by `height` of SVG's units; the four sides are where the curves' part of it ends."""
 
     plot: Plot
