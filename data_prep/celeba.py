@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
 
 from data_prep.command_line import positive, seed, usable_cores
-from data_prep.packing.engines import explain_os_error, in_processes
+from data_prep.packing.engines import explain_os_error
 from data_prep.packing.output_folder import (
     damaged_images,
     find_finished,
@@ -24,11 +23,11 @@ from data_prep.packing.output_folder import (
     remove_records,
 )
 from data_prep.packing.plan import Plan, make_plan
-from data_prep.packing.shard_writer import Record, Task, prepare_shard
+from data_prep.packing.shard_writer import Task, write_shards
+from data_prep.packing.stored_form import Form
 from data_prep.sources.annotations import SPLITS
-from data_prep.sources.celeba import WHERE_TO_GET_IT, Source, find_source
+from data_prep.sources.celeba import WHERE_TO_GET_IT, find_source
 from dcgan_dist.base.errors import exit_cleanly
-from dcgan_dist.base.progress import progress_bar
 
 WAITING = 6  # workers more than cores: some always wait for the disk; from files not read before, half the time
 
@@ -79,10 +78,10 @@ def prepare(arguments: argparse.Namespace) -> None:
     plan = make_plan(source, arguments.split, arguments.samples_per_shard, arguments.seed)
     out: Path = arguments.out
     with output_folder(out):
-        manifest = find_finished(out, plan, source, arguments.skip_damaged)
+        manifest = find_finished(out, plan, arguments.skip_damaged)
         if manifest is None:
             make_ready(out, plan)
-            pack(arguments, source, plan)
+            pack(arguments, plan)
             return
         remove_records(out, plan)
         print(f"{out}: already done, {manifest.samples} images in {len(manifest.shards)} shards")
@@ -90,11 +89,11 @@ def prepare(arguments: argparse.Namespace) -> None:
             print(f"{out}: not decoded this time, which does: python -m data_prep.verify {out} --decode")
 
 
-def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
+def pack(arguments: argparse.Namespace, plan: Plan) -> None:
     """Writes the shards and the manifest, and says so."""
     out: Path = arguments.out
     check, skip = not arguments.no_decode_check, arguments.skip_damaged
-    task = Task(out, source.images, decode_check=check, skip_damaged=skip)
+    task = Task(out, Form(decode_check=check, as_seen=False), skip_damaged=skip)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
     records = write_shards(task, plan, arguments.workers)
@@ -105,17 +104,6 @@ def pack(arguments: argparse.Namespace, source: Source, plan: Plan) -> None:
         print(f"{out}: {rewritten} images are JPEGs that decoders read in different ways; they are stored as PNG")
     if manifest.skipped:
         print(f"{out}: left out {damaged_images(manifest)}")
-
-
-def write_shards(task: Task, plan: Plan, workers: int) -> list[Record]:
-    """Writes what is missing of the shards; the records of all. Raises UserError and OSError."""
-    records = []
-    with progress_bar("packing", plan.samples) as advance:
-        jobs = map(plan.shard, plan.shards)
-        for record in in_processes(partial(prepare_shard, task), jobs, min(workers, len(plan.shards))):
-            records.append(record)
-            advance(record.shard.samples + len(record.skipped))
-    return records
 
 
 if __name__ == "__main__":

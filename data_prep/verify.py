@@ -78,7 +78,7 @@ def _decoding_problem(jpeg: bytes) -> str | None:
     from PIL import Image
 
     try:
-        Image.open(io.BytesIO(jpeg), formats=("JPEG", "PNG")).load()
+        Image.open(io.BytesIO(jpeg), formats=("JPEG", "PNG", "WEBP")).load()
     except Exception as error:  # Pillow's plugins raise half a dozen kinds
         return str(error)
     return None

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_prep.packing.shard_writer import Task, read_checked
-from data_prep.sources.celeba_images import DamagedImage, SourceImage
+from data_prep.packing.stored_form import Form, store
+from data_prep.sources.entries import DamagedImage
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
@@ -34,22 +34,10 @@ SIZE, BATCH, ROUND = 64, 50, 500
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class OneImage:
-    """A source that holds one image."""
-
-    content: bytes
-    path: Path = Path("source")
-
-    def read(self, image: SourceImage) -> bytes:
-        return self.content
-
-
 def prepared(content: bytes) -> tuple[str, bytes]:
     """What the preparation stores of a JPEG: extension and bytes. Raises DamagedImage."""
-    task = Task(Path("out"), OneImage(content), decode_check=True, skip_damaged=False)  # type: ignore[arg-type]
-    extension, stored, _ = read_checked(task, SourceImage("one.jpg"))
-    return extension, stored
+    stored = store(content, Form(as_seen=False))
+    return stored.extension, stored.content
 
 
 def segments(content: bytes) -> tuple[list[tuple[int, bytes]], bytes]:

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.packing.plan import Plan, plan_digest
-from data_prep.packing.shard_writer import Record, extreme, fits_source, record_path
-from data_prep.sources.celeba import Source
+from data_prep.packing.plan import plan_digest
+from data_prep.packing.shard_writer import AnyPlan, Record, extreme, record_path
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data import shard_format
 from dcgan_dist.data.shard_format import Manifest, ShardError
+from dcgan_dist.data.shard_index import read_index
 
 
 @contextlib.contextmanager
@@ -37,10 +37,10 @@ def output_folder(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def find_finished(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> Manifest | None:
+def find_finished(out: Path, plan: AnyPlan, skip_damaged: bool) -> Manifest | None:
     """The manifest if the plan is carried out already; UserError if the folder holds something else."""
     if (out / shard_format.MANIFEST_NAME).exists():
-        return _check_manifest(out, plan, source, skip_damaged)
+        return _check_manifest(out, plan, skip_damaged)
     foreign = [path.name for path in sorted(out.glob("*.tar")) if path.name not in plan.shards]
     for tar_name in plan.shards:
         record = Record.load(record_path(out, tar_name))
@@ -54,7 +54,7 @@ def find_finished(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> 
     return None
 
 
-def _check_manifest(out: Path, plan: Plan, source: Source, skip_damaged: bool) -> Manifest | None:
+def _check_manifest(out: Path, plan: AnyPlan, skip_damaged: bool) -> Manifest | None:
     try:
         manifest = shard_format.read_manifest(out)
     except ShardError as error:
@@ -67,8 +67,11 @@ def _check_manifest(out: Path, plan: Plan, source: Source, skip_damaged: bool) -
         print(f"{problem}. Writing all shards again.", file=sys.stderr)
         (out / shard_format.MANIFEST_NAME).unlink()
         return None
-    if not all(fits_source(out, shard, source.images, plan.shard(shard.file)) for shard in manifest.shards):
-        raise UserError(f"--out {out}: holds shards of other images than those in {source.images.path}; choose another")
+    for shard in manifest.shards:
+        planned = plan.shard(shard.file)
+        if not planned.fits(read_index(out / shard_format.index_name(shard.file))):
+            other = f"holds shards of other images than those in {planned.source.path}"
+            raise UserError(f"--out {out}: {other}; choose another")
     if manifest.skipped and not skip_damaged:
         raise UserError(
             f"--out {out}: was made without {damaged_images(manifest)}; remove it if they are repaired, or say "
@@ -84,7 +87,7 @@ def damaged_images(manifest: Manifest) -> str:
     return f"{len(skipped)} damaged image{'s' if len(skipped) > 1 else ''}: {named}"
 
 
-def _differences(manifest: Manifest, plan: Plan) -> str:
+def _differences(manifest: Manifest, plan: AnyPlan) -> str:
     """What the shards were made from that is not what is asked for now; empty if nothing."""
     compared = [
         ("data set", manifest.dataset, plan.dataset),
@@ -97,12 +100,12 @@ def _differences(manifest: Manifest, plan: Plan) -> str:
     return ", ".join(different)
 
 
-def _digest(plan: Plan, tar_name: str) -> str:
+def _digest(plan: AnyPlan, tar_name: str) -> str:
     planned = plan.shard(tar_name)
     return planned.digest(planned.annotations())
 
 
-def make_ready(out: Path, plan: Plan) -> None:
+def make_ready(out: Path, plan: AnyPlan) -> None:
     """Refuses a folder that cannot be written to, and removes what a killed preparation left half-written."""
     if not os.access(out, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: cannot be written to; choose another folder or change its permissions")
@@ -112,7 +115,7 @@ def make_ready(out: Path, plan: Plan) -> None:
             path.unlink(missing_ok=True)
 
 
-def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
+def finish(out: Path, plan: AnyPlan, records: list[Record]) -> Manifest:
     """Writes the manifest, after which the records have served."""
     manifest = Manifest(
         dataset=plan.dataset,
@@ -130,7 +133,7 @@ def finish(out: Path, plan: Plan, records: list[Record]) -> Manifest:
     return manifest
 
 
-def remove_records(out: Path, plan: Plan) -> None:
+def remove_records(out: Path, plan: AnyPlan) -> None:
     """Removes the records, also those that a crash left beside a manifest."""
     for path in out.glob(".*.record"):
         if path.name[1:].removesuffix(".record") in plan.shards:

@@ -14,21 +14,28 @@ from typing import NamedTuple
 
 from data_prep.sources.annotations import ANNOTATION_FILES, SPLITS, Table, read_table
 from data_prep.sources.celeba import WHERE_TO_GET_IT, Source
-from data_prep.sources.celeba_images import ImageZip, SourceImage
+from data_prep.sources.celeba_images import ImageFolder, ImageZip, SourceImage
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.data.shard_index import Sample
 
 
 class PlannedShard(NamedTuple):
-    """What goes into one tar."""
+    """What of CelebA goes into one tar."""
 
     file: str
     """Name of the tar."""
+    source: ImageFolder | ImageZip
     images: list[SourceImage]
     """In the order of the tar."""
     tables: list[Table]
     """The annotations of these images."""
     settings: str
     """What was asked for."""
+
+    @property
+    def keys(self) -> list[str]:
+        """What each image is called in the tar, without extension."""
+        return [image.name[:-4] for image in self.images]
 
     def annotations(self) -> list[bytes]:
         """The JSON of each image, read from the annotation files. Raises UserError for a malformed row, and OSError."""
@@ -42,12 +49,24 @@ class PlannedShard(NamedTuple):
         """Checksum of all this: the settings, and of every image the name and the annotations."""
         return hashlib.sha256(b"\n".join([self.settings.encode(), *annotations])).hexdigest()
 
+    def fits(self, packed: list[Sample]) -> bool:
+        """Whether these samples' images are in the source, and those stored as they are have the sizes they have there.
+
+        The digest does not say so: it is of names.
+        """
+        sizes = {image.name[:-4]: self.source.size(image) for image in self.images}
+        return all(
+            sample.key in sizes and (sample.image_extension != "jpg" or sample.image_size == sizes[sample.key])
+            for sample in packed
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that the bytes of the shards follow from."""
 
     dataset: str
+    source: ImageFolder | ImageZip
     split: str
     seed: int
     samples_per_shard: int
@@ -80,7 +99,7 @@ class Plan:
         names = [self.names[number] for number in numbers]
         images = [self.in_zip[name] for name in names] if self.in_zip else list(map(SourceImage, names))
         settings = json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard])
-        return PlannedShard(tar_name, images, [table.only(numbers) for table in self.tables], settings)
+        return PlannedShard(tar_name, self.source, images, [table.only(numbers) for table in self.tables], settings)
 
 
 def plan_digest(shard_digests: Iterable[str]) -> str:
@@ -95,7 +114,7 @@ def make_plan(source: Source, split: str, samples_per_shard: int, seed: int) -> 
     chosen = range(len(names)) if split == "all" else _numbers_of_split(tables, split, names)
     generator = random.Random(seed)
     order = sorted(chosen, key=lambda _: generator.random())  # not `shuffle`, which may change from version to version
-    return Plan(source.dataset, split, seed, samples_per_shard, names, in_zip, tables, array("I", order))
+    return Plan(source.dataset, source.images, split, seed, samples_per_shard, names, in_zip, tables, array("I", order))
 
 
 def _read_tables(source: Source, split: str, names: list[str]) -> list[Table]:

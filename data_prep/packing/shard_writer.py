@@ -2,25 +2,85 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from data_prep.packing.plain_jpeg import is_plain
-from data_prep.packing.plan import PlannedShard
-from data_prep.sources.celeba_images import DamagedImage, ImageFolder, ImageZip, SourceImage
-from dcgan_dist.base.errors import UserError, in_one_line
+from data_prep.packing.engines import in_processes
+from data_prep.packing.stored_form import Form, store
+from data_prep.sources.celeba_images import ImageFolder, ImageZip
+from data_prep.sources.entries import DamagedImage, ImageSource
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.files import atomic_write, write_text
+from dcgan_dist.base.progress import progress_bar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
+from dcgan_dist.data.shard_index import Sample
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+
+class AnyPlannedShard(Protocol):
+    """What goes into one tar."""
+
+    @property
+    def file(self) -> str:
+        """Name of the tar."""
+        ...
+
+    @property
+    def source(self) -> ImageSource | ImageFolder | ImageZip:
+        """What the images are read from."""
+        ...
+
+    @property
+    def images(self) -> Sequence[Any]:
+        """In the order of the tar, each with a name."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """What each is called in the tar, without extension."""
+        ...
+
+    def annotations(self) -> list[bytes]:
+        """The JSON of each image."""
+        ...
+
+    def digest(self, annotations: list[bytes]) -> str:
+        """Checksum of all this."""
+        ...
+
+    def fits(self, packed: list[Sample]) -> bool:
+        """Whether these samples were made of these images, as far as their sizes tell."""
+        ...
+
+
+class AnyPlan(Protocol):
+    """Everything that the bytes of the shards follow from."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    @cached_property
+    def shards(self) -> dict[str, slice]: ...
+
+    def shard(self, tar_name: str) -> AnyPlannedShard:
+        """What goes into a tar."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,9 +88,10 @@ class Task:
     """What a worker needs to know beside the shards."""
 
     out: Path
-    images: ImageFolder | ImageZip
-    decode_check: bool
+    form: Form
     skip_damaged: bool
+    smallest_side: int = 0
+    """Images with fewer pixels at their shorter side are left out."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +107,10 @@ class Record:
     smallest_image: tuple[int, int]
     largest_image: tuple[int, int]
     shard: Shard
+    contents: tuple[str, ...] = ()
+    """The first half of each image's SHA-256 in the source, in the order of the tar."""
+    small: tuple[str, ...] = ()
+    """Images that are left out because they are small."""
 
     def save(self, path: Path) -> None:
         """Writes it, not synced: a record that a power cut spoils only costs writing its shard again."""
@@ -56,8 +121,8 @@ class Record:
         """The record, or None where there is none that can be read."""
         try:
             content = json.loads(path.read_text())
-            for name in ("skipped", "smallest_image", "largest_image"):
-                content[name] = tuple(content[name])
+            for name in ("skipped", "smallest_image", "largest_image", "contents", "small"):
+                content[name] = tuple(content.get(name, ()))
             return Record(**content | {"shard": Shard(**content["shard"])})
         except (OSError, ValueError, LookupError, TypeError):
             return None
@@ -68,7 +133,18 @@ def record_path(out: Path, tar_name: str) -> Path:
     return out / f".{tar_name}.record"
 
 
-def prepare_shard(task: Task, planned: PlannedShard) -> Record:
+def write_shards(task: Task, plan: AnyPlan, workers: int) -> list[Record]:
+    """Writes what is missing of the shards; the records of all. Raises UserError and OSError."""
+    records = []
+    with progress_bar("packing", plan.samples) as advance:
+        jobs = map(plan.shard, plan.shards)
+        for record in in_processes(partial(prepare_shard, task), jobs, min(workers, len(plan.shards))):
+            records.append(record)
+            advance(record.shard.samples + len(record.skipped))
+    return records
+
+
+def prepare_shard(task: Task, planned: AnyPlannedShard) -> Record:
     """Writes a tar, its index and its record, unless they are there and every byte is right."""
     path = record_path(task.out, planned.file)
     annotations = planned.annotations()
@@ -80,53 +156,54 @@ def prepare_shard(task: Task, planned: PlannedShard) -> Record:
     return record
 
 
-def _still_right(task: Task, record: Record, planned: PlannedShard) -> bool:
+def _still_right(task: Task, record: Record, planned: AnyPlannedShard) -> bool:
     """Whether the shard is what would be written now: whole, and made of images of the sizes that the source has."""
-    if (record.skipped and not task.skip_damaged) or (task.decode_check and not record.decode_checked):
+    if (set(record.skipped) - set(record.small) and not task.skip_damaged) or (
+        task.form.decode_check and not record.decode_checked
+    ):
         return False
     try:
         shard_format.check_shard(task.out, record.shard)
     except ShardError:
         return False
-    return fits_source(task.out, record.shard, task.images, planned)
+    return planned.fits(shard_index.read_index(task.out / index_name(record.shard.file)))
 
 
-def fits_source(out: Path, shard: Shard, images: ImageFolder | ImageZip, planned: PlannedShard) -> bool:
-    """Whether the images in a shard are in the source, and those stored as they are have the sizes they have there."""
-    sizes = {image.name[:-4]: images.size(image) for image in planned.images}
-    packed = shard_index.read_index(out / index_name(shard.file))
-    return all(
-        sample.key in sizes and (sample.image_extension != "jpg" or sample.image_size == sizes[sample.key])
-        for sample in packed
-    )
-
-
-def write_shard(task: Task, planned: PlannedShard, annotations: list[bytes], digest: str) -> Record:
+def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], digest: str) -> Record:
     """Writes a tar and its index. Raises UserError naming an image that is damaged, and OSError."""
     skipped: list[str] = []
+    small: list[str] = []
+    contents: list[str] = []
     sizes: list[tuple[int, int]] = []
     rewritten = 0
     path = task.out / planned.file
     with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
-        for image, annotation in zip(planned.images, annotations, strict=True):
+        for image, key, annotation in zip(planned.images, planned.keys, annotations, strict=True):
             try:
-                extension, content, size = read_checked(task, image)
+                content = planned.source.read(image)
+                stored = store(content, task.form)
             except DamagedImage as problem:
-                _refuse_unless_skipping(task, image.name, problem)
+                _refuse_unless_skipping(task, planned, image.name, problem)
                 skipped.append(image.name)
                 continue
-            sizes.append(size)
-            rewritten += extension != "jpg"
-            _add(tar, f"{image.name[:-4]}.{extension}", content)
-            _add(tar, f"{image.name[:-4]}.json", annotation)
+            if min(stored.height, stored.width) < task.smallest_side:
+                small.append(image.name)
+                continue
+            contents.append(hashlib.sha256(content).hexdigest()[:32])
+            sizes.append((stored.height, stored.width))
+            rewritten += stored.is_rewritten
+            _add(tar, f"{key}.{stored.extension}", stored.content)
+            _add(tar, f"{key}.json", annotation)
         if not sizes:
-            raise UserError(f"every image meant for {planned.file} is damaged, so there is nothing to put into it")
+            raise UserError(f"no image meant for {planned.file} can be used, so there is nothing to put into it")
     index = path.with_suffix(".idx")
     write_text(index, shard_index.index_lines(path))
     sha256, index_sha256 = shard_format.file_sha256(path), shard_format.file_sha256(index)
     shard = Shard(planned.file, len(sizes), path.stat().st_size, sha256, index_sha256)
-    smallest, largest = extreme(min, sizes), extreme(max, sizes)
-    return Record(digest, task.decode_check, tuple(skipped), rewritten, smallest, largest, shard)
+    extremes = extreme(min, sizes), extreme(max, sizes)
+    left_out = tuple(skipped + small)
+    checked = task.form.decode_check
+    return Record(digest, checked, left_out, rewritten, *extremes, shard, tuple(contents), tuple(small))
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -136,50 +213,12 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _refuse_unless_skipping(task: Task, name: str, problem: DamagedImage) -> None:
+def _refuse_unless_skipping(task: Task, planned: AnyPlannedShard, name: str, problem: DamagedImage) -> None:
     if not task.skip_damaged:
         advice = "put a good copy in its place, or leave such images out with --skip-damaged"
-        raise UserError(f"{name} in {task.images.path} is damaged ({problem}); {advice}")
+        raise UserError(f"{name} in {planned.source.path} is damaged ({problem}); {advice}")
 
 
 def extreme(choose: Callable[..., int], sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """The smallest (or largest) height and width, each by itself."""
     return choose(height for height, _ in sizes), choose(width for _, width in sizes)
-
-
-def read_checked(task: Task, image: SourceImage) -> tuple[str, bytes, tuple[int, int]]:
-    """What is stored of an image: extension, bytes, and (height, width). Raises DamagedImage if it cannot be decoded.
-
-    A JPEG that every decoder reads alike is stored as it is, decoded only if that is to be checked. Another one is
-    stored as PNG, with the pixels that Pillow makes of it.
-    """
-    jpeg = task.images.read(image)
-    if jpeg[:3] != b"\xff\xd8\xff":
-        raise DamagedImage("it is not a JPEG" if jpeg else "it is empty")
-    picture = _opened(jpeg)
-    size = (picture.height, picture.width)
-    if not is_plain(jpeg):
-        png = io.BytesIO()
-        _decoded(picture).save(png, "PNG")
-        return "png", png.getvalue(), size
-    if task.decode_check:
-        picture.draft(picture.mode, (1, 1))  # every bit is read, but an eighth of the size painted: a third faster
-        _decoded(picture)
-    return "jpg", jpeg, size
-
-
-def _opened(jpeg: bytes) -> Image:
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of EXIF that nobody reads
-            return Image.open(io.BytesIO(jpeg), formats=("JPEG",))
-    except Exception:  # Pillow's plugins raise half a dozen kinds
-        raise DamagedImage("its JPEG header is cut off or broken") from None
-
-
-def _decoded(picture: Image) -> Image:
-    try:
-        return picture.convert("RGB")
-    except Exception as error:
-        raise DamagedImage(in_one_line(error)) from None

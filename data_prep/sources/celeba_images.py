@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.sources.entries import DamagedImage
 from data_prep.sources.zip_members import is_jpeg, list_jpegs
 from dcgan_dist.base.errors import UserError, in_one_line
 
 DECOMPRESSION = (zlib.error, lzma.LZMAError)  # what the ways of packing raise beside OSError
-
-
-class DamagedImage(Exception):
-    """One image whose bytes cannot be had or decoded; the message says why."""
 
 
 class SourceImage(NamedTuple):
@@ -53,8 +50,8 @@ class ImageFolder:
         return (self.path / image.name).stat().st_size
 
     def read(self, image: SourceImage) -> bytes:
-        """The JPEG's bytes. Raises OSError."""
-        return (self.path / image.name).read_bytes()
+        """The JPEG's bytes. Raises DamagedImage, and OSError."""
+        return _assert_jpeg((self.path / image.name).read_bytes())
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class ImageZip:
     def read(self, image: SourceImage) -> bytes:
         """The JPEG's bytes, unpacked. Raises DamagedImage where the zip is, and OSError."""
         try:
-            return _opened(self.path).read(image.member)
+            return _assert_jpeg(_opened(self.path).read(image.member))
         except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, ValueError, *DECOMPRESSION) as error:
             raise DamagedImage(f"the zip cannot be read there: {in_one_line(error)}") from None
 
@@ -86,3 +83,9 @@ class ImageZip:
 def _opened(path: Path) -> zipfile.ZipFile:
     """The zip, opened once in each process."""
     return zipfile.ZipFile(path)
+
+
+def _assert_jpeg(content: bytes) -> bytes:
+    if content[:3] != b"\xff\xd8\xff":
+        raise DamagedImage("it is not a JPEG" if content else "it is empty")
+    return content

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcgan_dist.config import Crop
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
 
 # Squares of a fixed size around the middle: DCGAN-tensorflow's, score-based models', VAE/GAN's, and that of
 # "Are GANs Created Equal?".
@@ -33,3 +38,17 @@ def crop_box(crop: Crop, height: Any, width: Any, smaller: Callable[[Any, Any], 
     side = _CENTERED_SIDES[crop] if crop in _CENTERED_SIDES else smaller(height, width)
     top, left = (height - side) / 2, (width - side) / 2
     return top, left, top + side, left + side
+
+
+def crop_and_resize(image: Image, size: int, crop: Crop) -> np.ndarray:
+    """The cropped part of an RGB image, shrunk with an antialiasing triangle filter, as uint8 [size, size, 3]."""
+    import numpy as np
+    from PIL import Image
+
+    top, left, bottom, right = crop_box(crop, image.height, image.width)
+    # Where the filter reaches over the image's edge, DALI repeats the edge and Pillow leaves pixels out. With the edge
+    # repeated beforehand both see the same.
+    reach = math.ceil(max(1.0, (bottom - top) / size, (right - left) / size)) + 1
+    padded = np.pad(np.asarray(image), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    box = (left + reach, top + reach, right + reach, bottom + reach)
+    return np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.BILINEAR, box=box))

@@ -15,7 +15,7 @@ from torch import Tensor
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
-from dcgan_dist.data.decode_pillow import crop_and_resize
+from dcgan_dist.data.decode_pillow import decode
 from dcgan_dist.data.image_header import is_readable
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import ShardError
@@ -172,7 +172,7 @@ def _undecodable(shards: MappedShards, sample: int, size: int, crop: Crop) -> Sh
     """Names an image that DALI refuses. What is wrong Pillow has to say, if it sees it: DALI does not."""
     reason = "DALI refuses what other decoders accept"
     try:
-        crop_and_resize(shards.jpeg(sample).tobytes(), size, crop)
+        decode(shards.jpeg(sample).tobytes(), size, crop)
     except Exception as error:
         reason = str(error)
     return ShardError(f"{shards.name(sample)}: cannot be decoded ({reason}); prepare the shards again")

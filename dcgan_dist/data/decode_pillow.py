@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dcgan_dist.config import Crop
-from dcgan_dist.data.crop import crop_box
+from dcgan_dist.data.crop import crop_and_resize
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import ShardError
 
@@ -31,7 +30,7 @@ def decode_with_pillow(
 
     def one(sample: int) -> np.ndarray:
         try:
-            return crop_and_resize(shards.jpeg(sample).tobytes(), size, crop)
+            return decode(shards.jpeg(sample).tobytes(), size, crop)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ShardError(f"{shards.name(sample)}: cannot be decoded ({error}); prepare the shards again") from None
 
@@ -45,16 +44,9 @@ def decode_with_pillow(
             yield _collect(waiting.popleft(), device)
 
 
-def crop_and_resize(jpeg: bytes, size: int, crop: Crop) -> np.ndarray:
-    """Decodes one JPEG to uint8 [size, size, 3]: the cropped part, shrunk with an antialiasing triangle filter."""
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    top, left, bottom, right = crop_box(crop, image.height, image.width)
-    # Where the filter reaches over the image's edge, DALI repeats the edge and Pillow leaves pixels out. With the edge
-    # repeated beforehand both see the same.
-    reach = math.ceil(max(1.0, (bottom - top) / size, (right - left) / size)) + 1
-    padded = np.pad(np.asarray(image), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-    box = (left + reach, top + reach, right + reach, bottom + reach)
-    return np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.BILINEAR, box=box))
+def decode(content: bytes, size: int, crop: Crop) -> np.ndarray:
+    """One image file as uint8 [size, size, 3]. Raises as Pillow does, in half a dozen ways."""
+    return crop_and_resize(Image.open(io.BytesIO(content)).convert("RGB"), size, crop)
 
 
 def _collect(images: list[Future[np.ndarray]], device: torch.device) -> Tensor:

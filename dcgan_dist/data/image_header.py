@@ -15,9 +15,11 @@ _OTHERS = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # tables, res
 
 
 def is_readable(content: Sequence[int]) -> bool:
-    """Whether `content`, bytes or a memoryview of them, is a PNG or a JPEG with its segments in a row up to a scan."""
+    """Whether `content`, bytes or a memoryview of them, is a PNG, a WebP, or a JPEG with its segments up to a scan."""
     if bytes(content[:8]) == PNG:
         return len(content) >= 33
+    if bytes(content[:4]) == b"RIFF":
+        return bytes(content[8:12]) == b"WEBP" and len(content) >= 30
     position, end, framed = 2, len(content) - 10, False
     if bytes(content[:2]) != b"\xff\xd8":
         return False

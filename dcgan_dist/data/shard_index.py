@@ -17,6 +17,8 @@ from pathlib import Path
 
 from dcgan_dist.data.shard_format import ShardError
 
+IMAGE_EXTENSIONS = ("jpg", "png", "webp")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -24,7 +26,7 @@ class Sample:
 
     key: str
     image_extension: str
-    """jpg; png for an image about whose JPEG decoders would not agree."""
+    """jpg, png or webp."""
     image_offset: int
     image_size: int
     annotation_offset: int
@@ -83,7 +85,7 @@ def _sample_from(line: str) -> Sample:
         extension: (int(offset), int(size), name)
         for extension, offset, size, name in zip(words[0::4], words[1::4], words[2::4], words[3::4], strict=True)
     }
-    extension = "png" if "png" in members else "jpg"
+    extension = next((name for name in IMAGE_EXTENSIONS if name in members), "jpg")
     image_offset, image_size, image_name = members[extension]
     annotation_offset, annotation_size, annotation_name = members["json"]
     key = _split_name(image_name)[0]

@@ -18,7 +18,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import Crop, DataConfig
 from dcgan_dist.data.crop import crop_box, needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
-from dcgan_dist.data.decode_pillow import crop_and_resize, decode_with_pillow
+from dcgan_dist.data.decode_pillow import decode, decode_with_pillow
 from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import ShardError, read_manifest
@@ -85,7 +85,7 @@ def test_drawn_faces_come_out_in_the_order_asked_for(shards: Path, decoder: str)
     mapped = MappedShards(shards, read_manifest(shards))
     ids = [200, 3, 3, 77]
     found = decoded(decoder, mapped, 64, "short_side", ids).int()
-    expected = np.stack([crop_and_resize(mapped.jpeg(sample).tobytes(), 64, "short_side") for sample in ids])
+    expected = np.stack([decode(mapped.jpeg(sample).tobytes(), 64, "short_side") for sample in ids])
     assert np.abs(found.numpy() - expected).max() <= 1
     assert not torch.equal(found[0], found[1])
     assert list(DECODE[decoder](mapped, [], size=64, crop="short_side", device=CPU, threads=2)) == []
@@ -106,7 +106,7 @@ def test_a_crop_without_resizing_copies_the_pixels() -> None:
     content = jpeg(218, 178, seed=12)
     with Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(image)[57:185, 25:153]
-    assert np.array_equal(crop_and_resize(content, 128, "pggan_128"), expected)
+    assert np.array_equal(decode(content, 128, "pggan_128"), expected)
 
 
 # --- what cannot be decoded -------------------------------------------------------------------------------------------

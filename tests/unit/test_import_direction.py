@@ -38,11 +38,14 @@ NARROW = {
         *("dcgan_dist.base", "dcgan_dist.data", "dcgan_dist.distributed", "dcgan_dist.gan", "dcgan_dist.run"),
         *("dcgan_dist.tracking.console", "dcgan_dist.generating"),
     ),
-    "data_prep": (*("dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index", "dcgan_dist.base", "data_prep"),),
+    "data_prep": (
+        *("dcgan_dist.base", "dcgan_dist.data.crop", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
+        "data_prep",
+    ),
     "data_prep.faces": ("dcgan_dist.base", "data_prep.faces"),
     "data_prep.sources": ("dcgan_dist.base", "data_prep.sources"),
     "data_prep.packing": (
-        *("dcgan_dist.base", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
+        *("dcgan_dist.base", "dcgan_dist.data.crop", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
         *("data_prep.packing", "data_prep.sources"),
     ),
 }

@@ -1,0 +1,126 @@
+"""Image files in a folder or a zip. The first folder below is an image's class, unless a dataset.json says more."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources.downloads import why_no_zip
+from data_prep.sources.entries import DamagedImage, Entry
+from dcgan_dist.base.errors import UserError, in_one_line
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+)
+LABELS_FILE = "dataset.json"
+"""StyleGAN's: {"labels": [["00000/img00000000.png", 6], ...]}."""
+
+
+def is_image(name: str) -> bool:
+    """Whether a path is called like an image, and neither it nor a folder above it is hidden."""
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not hidden and os.path.splitext(parts[-1])[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a name in a zip)
+
+
+def class_of(name: str, labels: Mapping[str, str] | None) -> str:
+    """The class of an image by its path inside the source."""
+    if labels is not None:
+        return labels.get(name, "")
+    return name.split("/")[0] if "/" in name else ""
+
+
+def read_labels(content: bytes, where: Path) -> dict[str, str]:
+    """The class of each image in a dataset.json, which may name none. Raises UserError if it is malformed."""
+    try:
+        rows = json.loads(content)["labels"]
+        return {str(name): str(label) for name, label in rows or ()}
+    except (ValueError, LookupError, TypeError) as error:
+        why = in_one_line(error, 80)
+        raise UserError(f"{where}: its {LABELS_FILE} is not StyleGAN's ({why}); remove it or mend it") from None
+
+
+@dataclass(frozen=True)
+class FolderOfImages:
+    """Image files anywhere below a folder."""
+
+    path: Path
+
+    def entries(self) -> Iterator[Entry]:
+        """All images; hidden ones are left out. Raises UserError if a folder cannot be read."""
+        labels_file = self.path / LABELS_FILE
+        labels = read_labels(labels_file.read_bytes(), self.path) if labels_file.is_file() else None
+        for folder, _, files in os.walk(self.path, onerror=self._refuse, followlinks=True):
+            for file in files:
+                path = Path(folder) / file
+                name = path.relative_to(self.path).as_posix()
+                if is_image(name):
+                    yield Entry(os.fsencode(name).decode(errors="backslashreplace"), class_of(name, labels), "",
+                                path.stat().st_size, (name,))  # fmt: skip
+
+    def _refuse(self, error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    def read(self, entry: Entry) -> bytes:
+        """The file's bytes. Raises OSError."""
+        return (self.path / entry.where[0]).read_bytes()
+
+    def annotations(self, entry: Entry) -> dict[str, Any]:
+        """Nothing beside name and class."""
+        return {}
+
+
+@dataclass(frozen=True)
+class ZipOfImages:
+    """Image files anywhere in a zip."""
+
+    path: Path
+
+    def entries(self) -> Iterator[Entry]:
+        """All images; hidden ones are left out. Raises UserError for a bad zip."""
+        try:
+            archive = _zip(self.path)
+            members = [member for member in archive.infolist() if is_image(member.filename)]
+            labels = archive.read(LABELS_FILE) if LABELS_FILE in archive.namelist() else None
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+            raise UserError(why_no_zip(self.path, error)) from None
+        by_name = None if labels is None else read_labels(labels, self.path)
+        seen: set[str] = set()
+        for member in members:
+            if member.flag_bits & 1:
+                raise UserError(f"{self.path}: {member.filename} is encrypted; unpack the zip first")
+            if member.filename in seen:
+                raise UserError(f"{self.path}: holds {member.filename} twice; unpack it and give the folder")
+            seen.add(member.filename)
+            name = member.filename
+            yield Entry(name, class_of(name, by_name), "", member.file_size, (name,))
+
+    def names(self) -> Iterator[str]:
+        """Everything in the zip, hidden things left out."""
+        names = _zip(self.path).namelist()
+        return (name for name in names if not name.startswith("__MACOSX/") and "/." not in f"/{name}")
+
+    def read(self, entry: Entry) -> bytes:
+        """The member's bytes. Raises DamagedImage where the zip is, and OSError."""
+        try:
+            return _zip(self.path).read(entry.where[0])
+        except OSError:
+            raise
+        except Exception as error:  # of the zip, of whatever it is packed with
+            raise DamagedImage(f"the zip cannot be read there: {in_one_line(error)}") from None
+
+    def annotations(self, entry: Entry) -> dict[str, Any]:
+        """Nothing beside name and class."""
+        return {}
+
+
+@functools.cache
+def _zip(path: Path) -> zipfile.ZipFile:
+    """The zip, opened once in each process."""
+    return zipfile.ZipFile(path)
