@@ -15,7 +15,7 @@ from benchmarks.gpu_check import ROOT, Options
 
 def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
     """Passed, failed, skipped, and the names of those that failed."""
-    target = "tests/gpu" if options.device == "cuda" else "tests/unit/test_sync_batch_norm.py"
+    target = "tests/gpu" if options.device == "cuda" else "tests/unit/distributed/test_sync_batch_norm.py"
     workers = min(4, len(os.sched_getaffinity(0)) // 2)
     # By file: what a file trains once for several tests is then made once.
     xdist = options.device == "cuda" and importlib.util.find_spec("xdist")
