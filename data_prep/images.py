@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import celeba
-from data_prep.command_line import positive, seed, usable_cores
+from data_prep.command_line import colour, fraction, least_size, positive, seed, usable_cores
 from data_prep.packing.engines import explain_os_error, in_processes
 from data_prep.packing.image_plan import ImagePlan, choose, shuffled
 from data_prep.packing.output_folder import find_finished, finish, make_ready, output_folder, remove_records
@@ -53,16 +53,16 @@ then:  python -m dcgan_dist.train --data.shards data/cats""",
         help="of the source's own splits, or of those that --hold-out makes; default: train if there are any, else all",
     )
     parser.add_argument(
-        "--hold-out", type=_fraction, default=0.0, metavar="SHARE", help="share of the images that are the split valid"
+        "--hold-out", type=fraction, default=0.0, metavar="SHARE", help="share of the images that are the split valid"
     )
     parser.add_argument(
         "--size", type=positive, metavar="PIXELS", help="store squares of this size, cropped as in training: faster"
     )
     parser.add_argument(
-        "--background", type=_colour, default="ffffff", metavar="RRGGBB", help="behind transparency; default: ffffff"
+        "--background", type=colour, default="ffffff", metavar="RRGGBB", help="behind transparency; default: ffffff"
     )
     parser.add_argument(
-        "--filter", type=_least_size, default=0, metavar="min_size=PIXELS", help="leave out images with a shorter side"
+        "--filter", type=least_size, default=0, metavar="min_size=PIXELS", help="leave out images with a shorter side"
     )
     parser.add_argument(
         "--image-key", metavar="NAME", help="the images' column in Parquet, or their extension in tars, if unclear"
@@ -76,30 +76,6 @@ then:  python -m dcgan_dist.train --data.shards data/cats""",
     parser.add_argument("--workers", type=positive, default=workers, metavar="N", help=f"processes; default: {workers}")
     parser.add_argument("--engine", choices=("processes",), default="processes", help="what runs the workers")
     return parser
-
-
-def _fraction(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"a number from 0 to below 1 is expected, not {text!r}")
-    return share
-
-
-def _colour(text: str) -> tuple[int, int, int]:
-    if not re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
-        raise argparse.ArgumentTypeError(f"a colour such as ffffff or 808080 is expected, not {text!r}")
-    red, green, blue = bytes.fromhex(text.removeprefix("#"))
-    return red, green, blue
-
-
-def _least_size(text: str) -> int:
-    name, _, value = text.partition("=")
-    if name != "min_size" or not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"min_size=PIXELS is expected, as in min_size=64, not {text!r}")
-    return int(value)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -27,7 +26,7 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
 from dcgan_dist.run.environment import describe_environment
 from dcgan_dist.run.events import forget_warnings_after
-from dcgan_dist.run.folder import RunFolder, Status
+from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.stop import StopRequest
 from dcgan_dist.tracking.console import ConsoleTracker, set_up_logging
 from dcgan_dist.tracking.figures import Throughput
@@ -37,6 +36,7 @@ from dcgan_dist.tracking.profile import StepProfile
 from dcgan_dist.tracking.tracker import JsonlTracker, Trackers
 from dcgan_dist.training.calibration import AverageStatistics
 from dcgan_dist.training.checkpoints import Checkpoints
+from dcgan_dist.training.ending import finish, report
 from dcgan_dist.training.engine import choose_kernels, open_update
 from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.loop import Cadence, Training, train
@@ -120,7 +120,7 @@ def _start(run: Run) -> int | None:
             reason = in_one_line(f"{type(error).__name__}: {error}")
             journal.ended("failed", state.images_seen, reason, state.watch.lasting)
             if isinstance(error, RunFailed):
-                _report(run)
+                report(run)
         raise
 
 
@@ -168,7 +168,7 @@ def _open_and_train(
     )  # fmt: skip
     try:
         reason = _train(run, plan, source, recorder, state, latents, console)
-        return _finish(run, recorder, state, reason)
+        return finish(run, recorder, state, reason)
     except Collapsed as collapse:
         checkpointer.wait()
         roll_back(run, recorder, collapse)
@@ -254,53 +254,3 @@ def _train(
     if reason is None and world.any(bool(state.window.sums[-1] > 0)):
         recorder.row(state, training.throughput)
     return reason
-
-
-def _finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) -> int:
-    """The last grid and checkpoint, and the status that people and scripts look at."""
-    journal = recorder.journal
-    if reason is None:
-        with run.stages.during("samples"):
-            recorder.sample(state)
-    with run.stages.during("checkpoints"):
-        saved = recorder.checkpoint(state, wait=True)
-    if not saved:
-        raise RunFailed(f"{run.folder.path}: the last checkpoint could not be written; make room and start again")
-    status: Status = "preempted" if reason else "done"
-    told = (status, state.images_seen, reason or "", state.watch.lasting)  # with what the last row and grid showed
-    journal.ended(*told, text=f"stopped by {reason}" if reason else "the end")
-    if run.world.is_main:
-        log.info(
-            "%s at %d images: %s", f"stopped by {reason}" if reason else "done", state.images_seen, run.folder.path
-        )
-        with run.stages.during("report"):
-            _report(run)
-        _say_where_things_are(run.folder, state.images_seen)
-    journal.closed(*told)
-    return 0
-
-
-def _report(run: Run) -> None:
-    """Curves and report of a run that has ended, if they are wanted, by the command that anyone can give. For rank 0.
-
-    That they cannot be written is no reason to call a finished run failed.
-    """
-    if not run.config.track.report:
-        return
-    command = [sys.executable, "-m", "dcgan_dist.report", str(run.folder.path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        log.warning("could not write %s (%s)", run.folder.report, in_one_line(result.stderr)[-300:])
-
-
-def _say_where_things_are(folder: RunFolder, images_seen: int) -> None:
-    for what, path in (
-        ("samples", folder.grid(images_seen)),
-        ("samples of the average", folder.ema_grid(images_seen)),
-        ("real images", folder.real_grid),
-        ("curves", folder.curves),
-        ("report", folder.report),
-        ("checkpoint", folder.checkpoint(images_seen)),
-    ):
-        if path.exists():
-            log.info("  %-24s%s", what, path)
