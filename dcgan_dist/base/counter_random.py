@@ -16,6 +16,7 @@ _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
 
+# A stream's numbers depend on its place here: new ones go to the end, or every run would change.
 STREAMS = (
     *("order", "flip", "discriminator latents", "generator latents", "fixed latents", "initial weights"),
     *("generated latents", "arithmetic noise", "arithmetic groups"),

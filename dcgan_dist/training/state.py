@@ -76,8 +76,8 @@ class TrainState:
         for scaler, scale in zip((self.generator_scaler, self.discriminator_scaler), saved.loss_scales, strict=True):
             if scale and scaler.is_enabled():
                 scaler.load_state_dict(scale)
-        if world.is_main:  # the sums of all ranks; the others go on from zero
-            self.window.sums.copy_(saved.metric_sums)
+        if world.is_main and saved.metric_sums.shape == self.window.sums.shape:  # an older version may have had fewer
+            self.window.sums.copy_(saved.metric_sums)  # of all ranks; the others go on from zero
         self.images_seen = saved.images_seen
         # A checkpoint older than the watch has none.
         self.watch = WatchRecord.from_dict({"last_row": self.images_seen} if saved.watch is None else saved.watch)

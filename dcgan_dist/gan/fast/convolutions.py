@@ -30,7 +30,7 @@ def _faster_kind(layer: nn.Module) -> type[nn.Module] | None:
     if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or layer.kernel_size != (4, 4):
         return None
     transposed = isinstance(layer, nn.ConvTranspose2d)
-    if layer.stride == (1, 1):
+    if layer.stride == (1, 1) and layer.padding == (0, 0):  # of these networks only layers at the ends
         return FromVector if transposed else ToVector
     if layer.weight.device.type == "cpu" and layer.weight.shape[1] <= FEW_CHANNELS:
         return ToImage if transposed else FromImage
