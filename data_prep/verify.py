@@ -65,7 +65,7 @@ def _sample_problems(tar: Path, samples: list[Sample], decode: bool) -> Iterator
         for sample in samples:
             file.seek(sample.annotation_offset)
             try:
-                json.loads(file.read(sample.annotation_size))
+                json.loads(file.read(sample.annotation_size) or b"{}")
             except ValueError:
                 yield f"{tar}: {sample.key}.json is not JSON"
             if decode:

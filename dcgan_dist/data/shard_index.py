@@ -17,12 +17,12 @@ from pathlib import Path
 
 from dcgan_dist.data.shard_format import ShardError
 
-IMAGE_EXTENSIONS = ("jpg", "png", "webp")
+IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Where one sample's two members lie in its tar, in bytes from the start of the file."""
+    """Where a sample's image and annotations lie in its tar, in bytes from the start of the file."""
 
     key: str
     image_extension: str
@@ -31,6 +31,7 @@ class Sample:
     image_size: int
     annotation_offset: int
     annotation_size: int
+    """0: there are none."""
 
 
 def index_text(members: Iterable[tuple[str, int, int]]) -> str:
@@ -87,9 +88,9 @@ def _sample_from(line: str) -> Sample:
     }
     extension = next((name for name in IMAGE_EXTENSIONS if name in members), "jpg")
     image_offset, image_size, image_name = members[extension]
-    annotation_offset, annotation_size, annotation_name = members["json"]
     key = _split_name(image_name)[0]
-    if annotation_name != f"{key}.json" or image_name != f"{key}.{extension}" or min(image_size, annotation_size) < 1:
+    annotation_offset, annotation_size, annotation_name = members.get("json", (512, 0, f"{key}.json"))
+    if annotation_name != f"{key}.json" or image_name != f"{key}.{extension}" or image_size < 1 or annotation_size < 0:
         raise ValueError("members do not belong together")
     if image_offset < 512 or annotation_offset < 512 or image_offset % 512 or annotation_offset % 512:
         raise ValueError("not an offset in a tar")

@@ -42,7 +42,7 @@ def _first_annotations(folder: Path, manifest: Manifest, count: int) -> Iterator
             for sample in read_index(folder / index_name(shard.file))[:count]:
                 file.seek(sample.annotation_offset)
                 try:
-                    yield json.loads(file.read(sample.annotation_size))
+                    yield json.loads(file.read(sample.annotation_size) or b"{}")
                 except ValueError:
                     where = f"{folder / shard.file}: {sample.key}.json"
                     raise ShardError(f"{where} is not JSON; see: python -m data_prep.verify {folder}") from None

@@ -389,3 +389,54 @@ def test_several_images_of_a_sample_need_a_word_which_is_meant(tmp_path: Path) -
     assert "several images" in line and "--image-key left.jpg" in line
     assert prepare(tmp_path / "pairs", tmp_path / "out", "--image-key", "left.jpg").returncode == 0
     assert len(stored(tmp_path / "out")) == 12
+
+
+# --- tars that are adopted where they lie -----------------------------------------------------------------------------
+
+
+def test_tars_made_elsewhere_are_trained_on_where_they_lie(tmp_path: Path) -> None:
+    tars = webdataset_tars(tmp_path)
+    before = {path.name: path.read_bytes() for path in tars.iterdir()}
+    result = run_module("data_prep.adopt", "--source", tars, "--workers", 1)
+    assert result.returncode == 0 and "adopted, 12 images in 2 tars" in result.stdout, result
+    assert {path.name: path.read_bytes() for path in tars.glob("*.tar")} == before
+    assert run_module("data_prep.verify", tars, "--decode").returncode == 0
+    assert "already a folder of shards" in run_module("data_prep.adopt", "--source", tars).stdout
+    settings = ("--data.image_size", 32, "--model.base_channels", 4, "--train.precision", "fp32")
+    limits = ("--data.batch_size_per_rank", 4, "--train.total_images", 12, "--track.report", "false")
+    trained = run_train(1, "--data.shards", tars, "--run.dir", tmp_path / "run", *settings, *limits)
+    assert trained.returncode == 0, trained
+
+
+def test_samples_without_annotations_can_be_adopted(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    (tmp_path / "tars").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "tars" / "a.tar")) as tar:
+        for number, content in enumerate(CONTENTS.values()):
+            tar.write({"__key__": f"{number:03d}", "jpeg": content, "cls": b"1"})
+    assert run_module("data_prep.adopt", "--source", tmp_path / "tars", "--workers", 1).returncode == 0
+    assert run_module("data_prep.verify", tmp_path / "tars", "--decode").returncode == 0
+    shards = MappedShards(tmp_path / "tars", read_manifest(tmp_path / "tars"))
+    assert [shards.jpeg(number).tobytes() for number in range(12)] == list(CONTENTS.values())
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"a.png": file_of(picture("P"), "PNG")}, "decoders would not agree about a.png"),
+        ({"a.jpg": jpeg(40, 40)[:-200]}, "a is damaged"),
+        ({"a.txt": b"no image"}, "line 2"),
+        ({"two words.jpg": jpeg(40, 40)}, "line 2"),
+    ],
+)
+def test_tars_that_cannot_be_trained_on_say_how_to_pack_them(
+    tmp_path: Path, members: dict[str, bytes], said: str
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (line,) = user_errors(run_module("data_prep.adopt", "--source", tmp_path))
+    assert said in line and f"python -m data_prep.images --source {tmp_path}" in line
+    assert not (tmp_path / "manifest.json").exists()

@@ -222,7 +222,7 @@ def test_a_tar_without_samples_has_no_index(tmp_path: Path) -> None:
         ("v1.1 1\njpg 512 1 7.jpg json 1536 1 7.json\n", 1),
         ("v1.2 2\njpg 512 1 7.jpg json 1536 1 7.json\n", 1),
         ("v1.2 x\n", 1),
-        ("v1.2 1\njpg 512 1 7.jpg\n", 2),
+        ("v1.2 1\njson 512 1 7.json\n", 2),
         ("v1.2 1\njpg 512 1 7.jpg json 1536 1\n", 2),
         ("v1.2 1\njpg 513 1 7.jpg json 1536 1 7.json\n", 2),
         ("v1.2 1\njpg 0 1 7.jpg json 1536 1 7.json\n", 2),
