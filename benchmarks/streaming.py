@@ -87,7 +87,9 @@ def open_reader(
     @pipeline_def(batch_size=BATCH, **pipeline_options(device, threads))
     def reading() -> Any:
         encoded = fn.readers.webdataset(
-            paths=[str(tar) for tar in tars], index_paths=[str(tar.with_suffix(".idx")) for tar in tars], ext=["jpg"]
+            paths=[str(tar) for tar in tars],
+            index_paths=[str(tar.with_suffix(".idx")) for tar in tars],
+            ext=["jpg;png;webp"],
         )
         return decode_and_resize(
             encoded, SIZE, "short_side", on_gpu, GPU_DECODER if gpu_decoder is None else gpu_decoder

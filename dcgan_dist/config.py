@@ -115,6 +115,10 @@ class TrainSection:
     total_images: int | None = None
     """Images to train on over all ranks and epochs; set, it wins over epochs."""
 
+    loss: Literal["bce", "hinge", "lsgan", "relativistic"] = "bce"
+    """What the networks minimise. bce: the paper's, which does not saturate; hinge: margins on logits; lsgan: squared
+    distances of logits from 0 and 1; relativistic: how much more real one image is than another, pair by pair."""
+
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """Arithmetic of the convolutions; auto: bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a
     CPU. fp32 on recent GPUs is TF32. fp64 is for checking that two runs are equal."""

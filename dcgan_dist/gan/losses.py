@@ -1,16 +1,71 @@
-"""The two losses, on logits: the sigmoid is inside, where it cannot round to 0 or 1."""
+"""The losses, on logits: a sigmoid is inside, where it cannot round to 0 or 1."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Loss:
+    """What each network minimises; both functions take logits of real and of generated images, [n] each."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    is_relative: bool = False
+    """The generator's loss depends on the logits of real images too; otherwise they may be any."""
+    judges_probability: bool = True
+    """The sigmoid of a logit is the probability that an image is real."""
+
+
+def _bce_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """-log D(x) - log(1 - D(G(z))), each averaged over its batch (Goodfellow et al. 2014, algorithm 1)."""
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def generator_loss(fake_logits: Tensor) -> Tensor:
+def _bce_generator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """-log D(G(z)), the loss that does not saturate (Goodfellow et al. 2014, section 3)."""
     return F.softplus(-fake_logits).mean()
+
+
+def _hinge_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """max(0, 1 - D(x)) + max(0, 1 + D(G(z))) (Lim and Ye 2017; Miyato et al. 2018, equation 16)."""
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def _hinge_generator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-D(G(z)) (Miyato et al. 2018, equation 17)."""
+    return -fake_logits.mean()
+
+
+def _lsgan_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """(D(x) - 1)^2 / 2 + D(G(z))^2 / 2 (Mao et al. 2017, equation 9)."""
+    return (real_logits - 1).square().mean() / 2 + fake_logits.square().mean() / 2
+
+
+def _lsgan_generator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """(D(G(z)) - 1)^2 / 2 (Mao et al. 2017, equation 9)."""
+    return (fake_logits - 1).square().mean() / 2
+
+
+def _relativistic_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log sigmoid(D(x) - D(G(z))), image by image (Jolicoeur-Martineau 2019; Huang et al. 2024, equation 2)."""
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def _relativistic_generator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log sigmoid(D(G(z)) - D(x)), image by image (Huang et al. 2024, section 2)."""
+    return F.softplus(real_logits - fake_logits).mean()
+
+
+BCE = Loss(_bce_discriminator, _bce_generator)
+LOSSES = {
+    "bce": BCE,
+    "hinge": Loss(_hinge_discriminator, _hinge_generator, judges_probability=False),
+    "lsgan": Loss(_lsgan_discriminator, _lsgan_generator, judges_probability=False),
+    "relativistic": Loss(_relativistic_discriminator, _relativistic_generator, is_relative=True),
+}
+"""By the names of `train.loss`."""

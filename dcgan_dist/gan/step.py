@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.profiler import record_function
 
-from dcgan_dist.gan.losses import discriminator_loss, generator_loss
+from dcgan_dist.gan.losses import BCE, Loss
 from dcgan_dist.gan.precision import Precision
 
 
 class StepMetrics(NamedTuple):
-    """Means over the batch, scalars on the device; a probability is the discriminator's of "real"."""
+    """Means over the batch, scalars on the device.
+
+    A probability is that of "real" in the discriminator's eyes, or for the relativistic loss of
+    "more real than the other of a pair"; for a loss that knows none, the mean logit.
+    """
 
     discriminator_loss: Tensor
     generator_loss: Tensor
@@ -46,6 +50,7 @@ class GanStep:
     """Images of this batch over those of an average one, where batches that are averaged differ in size."""
     average_gradients: Callable[[nn.Module], None] | None = None
     """Called with a network between its backward pass and its update; None if the gradients are ready by then."""
+    loss: Loss = BCE
     reuse_fakes: bool = False
     """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
 
@@ -62,26 +67,40 @@ class GanStep:
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with _stage("generator"):
-            g_loss, g_lost = self._update_generator(second_latents, fake_images)
-        real_probability, fake_probability = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
-        return StepMetrics(d_loss, g_loss, real_probability, fake_probability, d_lost + g_lost)
+            g_loss, g_lost = self._update_generator(second_latents, fake_images, real_images)
+        if self.loss.is_relative:  # more real than the other image of its pair
+            real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
+        if self.loss.judges_probability:
+            real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
+        return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
     def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
-        # Together, each half with batch statistics of its own: the same as one after the other, in half the calls.
-        both = torch.cat([real_images.to(fake_images.dtype), fake_images])
-        with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
-            real_logits, fake_logits = self.discriminator(both).chunk(2)
-        real_logits, fake_logits = self._full(real_logits), self._full(fake_logits)
-        loss = discriminator_loss(real_logits, fake_logits)
+        real_logits, fake_logits = self._judge(real_images, fake_images)
+        loss = self.loss.discriminator(real_logits, fake_logits)
         lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, latents: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_generator(self, latents: Tensor, fake_images: Tensor, real_images: Tensor) -> tuple[Tensor, Tensor]:
         with _frozen(self.discriminator), self.precision.autocast():
-            logits = self.discriminator(fake_images if self.reuse_fakes else self.generator(latents))
-        loss = generator_loss(self._full(logits))
+            images = fake_images if self.reuse_fakes else self.generator(latents)
+            if self.loss.is_relative:
+                real_logits, fake_logits = self._judge(real_images, images)
+            else:
+                real_logits = fake_logits = self._full(self.discriminator(images))
+        loss = self.loss.generator(real_logits, fake_logits)
         lost = self._descend(loss, self.generator, self.generator_optimizer, self.generator_scaler)
         return loss.detach(), lost
+
+    def _judge(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator's logits of real and generated images.
+
+        Both go through it together, each half with batch statistics of its own: the same as one after the other, in
+        half the calls.
+        """
+        both = torch.cat([real_images.to(fake_images.dtype), fake_images])
+        with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
+            real_logits, fake_logits = self.discriminator(both).chunk(2)
+        return self._full(real_logits), self._full(fake_logits)
 
     def _descend(
         self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler

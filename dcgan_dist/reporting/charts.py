@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dcgan_dist.reporting.read_run import RunRecord, is_number, protocol_note
 from dcgan_dist.tracking.panels import NO_CURVES, PANELS, QUALITY, Panel
@@ -85,7 +85,17 @@ def panels_for(runs: Sequence[RunRecord]) -> list[Panel]:
         group, _, figure = name.partition("/")
         if group not in SCORES:
             others.setdefault(group, {})[name] = figure.replace("_", " ")
-    return [*PANELS, *(Panel(group.replace("_", " ").capitalize(), "", figures) for group, figures in others.items())]
+    shown = [_in_logits(panel) if panel.of_logits and _knows_no_probability(runs) else panel for panel in PANELS]
+    return [*shown, *(Panel(group.replace("_", " ").capitalize(), "", figures) for group, figures in others.items())]
+
+
+def _knows_no_probability(runs: Sequence[RunRecord]) -> bool:
+    """Whether one of the runs has a loss whose discriminator judges by any number, not by a probability."""
+    return any(run.settings.get("train.loss") in ("hinge", "lsgan") for run in runs)
+
+
+def _in_logits(panel: Panel) -> Panel:
+    return replace(panel, unit="mean logit", top=None)
 
 
 def points_of(run: RunRecord, name: str, scale: float = 1) -> list[Point]:

@@ -14,6 +14,8 @@ class Panel:
     figures: dict[str, str]
     scale: float = 1
     top: float | None = None
+    of_logits: bool = False
+    """Some losses give logits, of any size, in the place of probabilities."""
 
 
 PANELS = (
@@ -23,6 +25,7 @@ PANELS = (
         "probability of being real",
         {"score/real": "real, D(x)", "score/fake": "generated, D(G(z))"},
         top=1,
+        of_logits=True,
     ),
     Panel("Gradient", "norm, generator's last step", {"gradient/generator": "generator G"}),
     Panel("Throughput", "images/s, all ranks", {"speed/images_per_second": "images/s"}),

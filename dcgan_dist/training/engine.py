@@ -15,6 +15,7 @@ from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.gradients import GradientAverage, replicate
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.ema import update_average
+from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import GanStep
 from dcgan_dist.training.state import TrainState
@@ -75,6 +76,7 @@ def _open_step(
         precision,
         loss_weight=batches.count * world.size / batches.global_batch,
         average_gradients=average_gradients,
+        loss=LOSSES[train.loss],
         reuse_fakes=train.reuse_fakes,
     )
 

@@ -29,6 +29,7 @@ FIXED_SETTINGS = (
     "optim.discriminator_lr",
     "optim.beta1",
     "optim.beta2",
+    "train.loss",
     "train.precision",
     "train.batch_norm",
     "train.reuse_fakes",

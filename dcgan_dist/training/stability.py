@@ -30,6 +30,8 @@ class Rule:
     shows: Callable[[Figures], bool]
     text: str
     """Formatted with the means."""
+    of_bce: bool = True
+    """Its limits are those of binary cross-entropy; other losses have other values."""
 
 
 # The limits lie beyond what healthy runs show over a stretch. In the demo (32 pixels) that is a generator loss of 8.8,
@@ -70,11 +72,13 @@ RULES = (
         "vanishing",
         lambda means: means["gradient/generator"] < 1e-4,
         "the generator's gradient has vanished (norm {gradient/generator:.1e})",
+        of_bce=False,
     ),
     Rule(
         "exploding",
         lambda means: means[TYPICAL_GRADIENT] > 2000,
         f"the generator's gradient has exploded (norm {{{TYPICAL_GRADIENT}:,.0f}}; healthy runs stay below 200)",
+        of_bce=False,
     ),
 )
 NARROW = "narrow"
@@ -148,7 +152,8 @@ class WatchRecord:
 class StabilityWatch:
     """Looks at rows and grids as they come; what it remembers of them is in a `WatchRecord`."""
 
-    def __init__(self, total_images: int, global_batch: int, image_size: int) -> None:
+    def __init__(self, total_images: int, global_batch: int, image_size: int, loss: str = "bce") -> None:
+        self._rules = [rule for rule in RULES if loss == "bce" or not rule.of_bce]
         self._size = image_size / 32
         self._grown_up_images = max(GROWN_UP * total_images, GROWN_UP_STEPS * global_batch)
         self._stretch_images = max(STRETCH_OF_RUN * total_images, STRETCH_STEPS * global_batch)
@@ -170,7 +175,7 @@ class StabilityWatch:
         means[GENERATOR_FOR_SIZE] = means["loss/generator"] / self._size
         means[DISCRIMINATOR_FOR_SIZE] = means["loss/discriminator"] / self._size
         since = images_seen - int(covered)
-        begun = [_seen(record, rule.kind, rule.shows(means), rule.text.format(**means), since) for rule in RULES]
+        begun = [_seen(record, rule.kind, rule.shows(means), rule.text.format(**means), since) for rule in self._rules]
         return [sign for sign in begun if sign]
 
     def grid(self, record: WatchRecord, images_seen: int, diversity: float) -> list[Sign]:

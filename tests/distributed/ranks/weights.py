@@ -17,6 +17,7 @@ from dcgan_dist.distributed.gradients import copy_from_main, replicate
 from dcgan_dist.distributed.self_check import checksum
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.training.engine import open_update
 from dcgan_dist.training.state import TrainState, initial_state
@@ -121,6 +122,13 @@ def steps_over_even_shares_are_those_of_one_rank(world: World) -> None:
 
 def steps_over_uneven_shares_are_those_of_one_rank(world: World) -> None:
     assert_trains_as_alone(world, 3 * world.size + 1)
+
+
+def every_loss_trains_as_on_one_rank(world: World) -> None:
+    for loss in LOSSES:
+        config = tiny_config("fp64", loss=loss)
+        (state, _), (expected, _) = (trained(each, 3 * world.size, 3, config) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{loss} on {world.size} ranks")
 
 
 def gradients_are_averaged_over_ranks(world: World) -> None:

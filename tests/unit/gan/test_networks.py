@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,7 +20,7 @@ from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.initialize import initialize
-from dcgan_dist.gan.losses import discriminator_loss, generator_loss
+from dcgan_dist.gan.losses import BCE, LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.gan.step import GanStep, to_pixels, to_signed_unit
 from dcgan_dist.training.calibration import calibrate_batch_norm
@@ -144,13 +145,46 @@ def test_losses_are_binary_cross_entropy_on_probabilities() -> None:
     cross_entropy = nn.BCELoss()
     expected = cross_entropy(real.sigmoid(), torch.ones(50).double())
     expected += cross_entropy(fake.sigmoid(), torch.zeros(50).double())
-    torch.testing.assert_close(discriminator_loss(real, fake), expected)
-    torch.testing.assert_close(generator_loss(fake), cross_entropy(fake.sigmoid(), torch.ones(50).double()))
+    torch.testing.assert_close(BCE.discriminator(real, fake), expected)
+    torch.testing.assert_close(BCE.generator(real, fake), cross_entropy(fake.sigmoid(), torch.ones(50).double()))
+
+
+@pytest.mark.parametrize(
+    ("name", "discriminator", "generator"),
+    [
+        ("hinge", lambda real, fake: (1 - real).clamp(min=0) + (1 + fake).clamp(min=0), lambda real, fake: -fake),
+        ("lsgan", lambda real, fake: 0.5 * (real - 1) ** 2 + 0.5 * fake**2, lambda real, fake: 0.5 * (fake - 1) ** 2),
+        (
+            "relativistic",
+            lambda real, fake: -(real - fake).sigmoid().log(),
+            lambda real, fake: -(fake - real).sigmoid().log(),
+        ),
+    ],
+)
+def test_other_losses_are_their_papers(
+    name: str, discriminator: Callable[[Tensor, Tensor], Tensor], generator: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 50, dtype=torch.float64) * 3
+    torch.testing.assert_close(LOSSES[name].discriminator(real, fake), discriminator(real, fake).mean())
+    torch.testing.assert_close(LOSSES[name].generator(real, fake), generator(real, fake).mean())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_with_any_loss_changes_both_networks_and_stays_finite(name: str) -> None:
+    pair = Pair(Precision("bf16", CPU), 32)
+    pair.step.loss = LOSSES[name]
+    before = [copy.deepcopy(network.state_dict()) for network in (pair.generator, pair.discriminator)]
+    for _ in range(3):
+        assert all(value.isfinite() for value in pair.step(*batch(torch.float32, 32)))
+    for network, old in zip((pair.generator, pair.discriminator), before, strict=True):
+        for key, value in network.named_parameters():
+            assert not torch.equal(value, old[key]), key
 
 
 def test_losses_stay_exact_where_probabilities_round_to_0_or_1() -> None:
     logits = torch.tensor([200.0, -200.0], requires_grad=True)
-    loss = generator_loss(logits)
+    loss = BCE.generator(logits, logits)
     loss.backward()
     assert loss.item() == 100
     assert logits.grad is not None
@@ -276,7 +310,7 @@ def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> N
     fakes = pair.generator(first).detach()
     pair.step._update_discriminator(to_signed_unit(pixels, torch.float32), fakes)
     before = [parameter.grad.clone() for parameter in pair.discriminator.parameters() if parameter.grad is not None]
-    pair.step._update_generator(second, fakes)
+    pair.step._update_generator(second, fakes, to_signed_unit(pixels, torch.float32))
     after = [parameter.grad for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     assert len(before) == len(after) == len(list(pair.discriminator.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))

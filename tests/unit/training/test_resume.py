@@ -33,6 +33,7 @@ ANOTHER_VALUE = {
     "optim.beta2": "0.25",
     "train.precision": "fp32",
     "train.batch_norm": "local",
+    "train.loss": "hinge",
     "train.reuse_fakes": "false",
 }
 
