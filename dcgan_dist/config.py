@@ -104,6 +104,9 @@ class OptimConfig:
     beta2: float = 0.999
     """Decay of Adam's mean of squared gradients."""
 
+    decay_last: float = 0.0
+    """Share of the run, at its end, over which both learning rates fall evenly to zero; 0: they stay as they are."""
+
 
 @dataclass(frozen=True)
 class TrainSection:

@@ -22,6 +22,8 @@ def problems_of(config: TrainConfig) -> list[str]:
     for name, beta in (("beta1", config.optim.beta1), ("beta2", config.optim.beta2)):
         if not 0 <= beta < 1:
             found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
+    if not 0 <= config.optim.decay_last <= 1:
+        found.append(f"optim.decay_last = {config.optim.decay_last}: must be a share of the run, from 0 to 1")
     if not 0 < config.train.epochs <= 10**9:
         found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
     if config.checkpoint.keep_best and not config.evaluate.every_images:

@@ -41,6 +41,7 @@ from dcgan_dist.training.engine import choose_kernels, open_update
 from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.loop import Cadence, Training, train
 from dcgan_dist.training.plan import Plan, Run, announce, check_ranks, restore, settle
+from dcgan_dist.training.rates import Rates
 from dcgan_dist.training.recorder import Recorder, RunWatch
 from dcgan_dist.training.resume import find_checkpoint
 from dcgan_dist.training.rollback import roll_back
@@ -239,6 +240,9 @@ def _train(
             world,
             config.run.hang_timeout_seconds,
             lambda reason: journal.hung(state.images_seen, reason, state.watch.lasting),
+        ),
+        rates=Rates(
+            (state.generator_optimizer, state.discriminator_optimizer), plan.total_images, config.optim.decay_last
         ),
         profile=StepProfile(run.folder.profile, config.track.profile_steps, world),
         advance=console.advance if console else lambda images: None,

@@ -15,6 +15,7 @@ from dcgan_dist.tracking.profile import StepProfile
 from dcgan_dist.training.engine import Update
 from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.plan import Plan, Run
+from dcgan_dist.training.rates import Rates
 from dcgan_dist.training.recorder import Recorder
 from dcgan_dist.training.state import TrainState
 
@@ -60,6 +61,7 @@ class Training:
     throughput: Throughput
     heartbeat: Heartbeat
     profile: StepProfile
+    rates: Rates
     advance: Advance
     """Told after each step how many images it has seen."""
 
@@ -79,6 +81,7 @@ def train(run: Run, plan: Plan, training: Training) -> str | None:
             return run.stop.reason
         with throughput.waiting_for_data():
             pixels = next(training.batches)  # uint8 [n, 3, size, size]
+        training.rates.set(state.images_seen)
         training.update(pixels, *training.latents.at(state.images_seen))
 
         before, state.images_seen = state.images_seen, state.images_seen + plan.batches.global_batch

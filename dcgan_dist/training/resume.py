@@ -29,12 +29,16 @@ FIXED_SETTINGS = (
     "optim.discriminator_lr",
     "optim.beta1",
     "optim.beta2",
+    "optim.decay_last",
     "train.loss",
     "train.precision",
     "train.batch_norm",
     "train.reuse_fakes",
     "ema.half_life_images",
 )
+
+LENGTH = ("train.epochs", "train.total_images")
+"""Settings that may not change either where the learning rates depend on how long the run is."""
 
 # A setting that is younger than a checkpoint had the effect of its default then, or else of this.
 BEFORE_IT_WAS_A_SETTING = {"train.reuse_fakes": False}
@@ -119,7 +123,7 @@ def check_identity(config: TrainConfig, fingerprint: str, saved: Saved) -> None:
     """
     now, then, default = config.as_dict(), saved.config, TrainConfig().as_dict()
     differing: dict[str, str] = {}
-    for key in FIXED_SETTINGS:
+    for key in (*FIXED_SETTINGS, *(LENGTH if config.optim.decay_last else ())):
         section, field = key.split(".")
         fields = then.get(section)
         once = BEFORE_IT_WAS_A_SETTING.get(key, default[section][field])

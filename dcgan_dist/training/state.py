@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dcgan_dist.base.counter_random import stream_seed
-from dcgan_dist.config import TrainConfig
+from dcgan_dist.config import OptimConfig, TrainConfig
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
@@ -105,8 +105,8 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         generator,
         discriminator,
         average,
-        _adam(generator, optim.generator_lr, (optim.beta1, optim.beta2)),
-        _adam(discriminator, optim.discriminator_lr, (optim.beta1, optim.beta2)),
+        _adam(generator, optim.generator_lr, optim),
+        _adam(discriminator, optim.discriminator_lr, optim),
         precision.scaler(),
         precision.scaler(),
         MetricWindow(StepMetrics._fields, world.device),
@@ -130,6 +130,9 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
                 raise ValueError(f"the optimizer's moments of a weight of shape {list(weight.shape)} are {shapes}")
 
 
-def _adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    on_gpu = next(network.parameters()).is_cuda
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, fused=True, capturable=on_gpu)
+def _adam(network: nn.Module, lr: float, optim: OptimConfig) -> torch.optim.Optimizer:
+    weight = next(network.parameters())
+    # A rate that changes must lie on the device, where a CUDA graph looks it up at each step.
+    rate = torch.tensor(lr, device=weight.device) if weight.is_cuda and optim.decay_last else lr
+    betas = (optim.beta1, optim.beta2)
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True, capturable=weight.is_cuda)

@@ -31,6 +31,7 @@ ANOTHER_VALUE = {
     "model.discriminator_input_norm": "false",
     "optim.beta1": "0.25",
     "optim.beta2": "0.25",
+    "optim.decay_last": "0.25",
     "train.precision": "fp32",
     "train.batch_norm": "local",
     "train.loss": "hinge",
