@@ -19,6 +19,8 @@ MOST_MODULES = {"train": 82, "generate": 45, "evaluate": 45, "export": 30, "repo
 """What a command reaches, itself included."""
 KERNELS = "dcgan_dist.gan.fast.batch_norm_kernels"
 """The one file whose functions have as many parameters, and it as many lines, as kernels need."""
+SETTINGS = "dcgan_dist.config"
+"""Has a line for every setting."""
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -28,7 +30,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {KERNELS}))
 def test_functions_take_few_parameters_and_are_short_and_so_are_files(module: str) -> None:
     path = MODULES[module]
-    assert path.read_text().count("\n") <= LONGEST_FILE
+    assert path.read_text().count("\n") <= LONGEST_FILE or module == SETTINGS
     for function in functions(path):
         given = function.args
         names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
