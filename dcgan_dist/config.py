@@ -16,10 +16,10 @@ class RunConfig:
     """Which run this is, and where it lives."""
 
     name: str = "celeba64"
-    """Name of the run, shown by the trackers."""
+    """Name of the run, as trackers show it."""
 
     dir: str | None = None
-    """Folder that takes everything the run writes; null means runs/<name>."""
+    """Folder for everything the run writes; null means runs/<name>."""
 
     seed: int = 0
     """Seed of initial weights, sample order, flips and latents: a run is its configuration and this number."""
@@ -29,13 +29,13 @@ class RunConfig:
     or the path of a checkpoint to start from."""
 
     time_limit_minutes: float | None = None
-    """Minutes after which the run stops by itself, with a checkpoint, to be started again."""
+    """Minutes after which the run saves a checkpoint and stops, to be started again."""
 
     hang_timeout_seconds: int = 120
-    """Seconds without a finished step after which a run is taken for stuck and ended; more for the first step."""
+    """Seconds without a finished step after which a run counts as stuck and is ended; the first may take longer."""
 
     accept_changes: bool = False
-    """Go on from a checkpoint although settings or images differ from those it was trained with."""
+    """Continue from a checkpoint even if settings or images differ from those it was trained with."""
 
     @property
     def folder(self) -> Path:
@@ -45,10 +45,10 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images are learned, and how they come."""
+    """Which images to train on, and how to load them."""
 
     shards: str = "data/celeba-train"
-    """Folder made by data_prep.celeba."""
+    """Folder of shards, made by data_prep.celeba, data_prep.images or data_prep.adopt."""
 
     image_size: int = 64
     """Height and width of the images in pixels: 32, 64, 128 or 256."""
@@ -57,14 +57,14 @@ class DataConfig:
     """Part of the photograph that is kept: a named square, or squash for all of it. FID differs between crops."""
 
     flip: bool = False
-    """Mirror half of the images, chosen anew in every epoch."""
+    """Mirror half of the images at random, chosen anew in every epoch."""
 
     batch_size_per_rank: int = 128
-    """Images a rank takes in a step; the global batch is this times the number of ranks."""
+    """Images per rank and step; the global batch is this times the number of ranks."""
 
     global_batch_size: int | None = None
-    """Images all ranks take in a step together. Set, it wins over batch_size_per_rank, so that a run means the same
-    on any number of ranks; shares that do not divide evenly differ by one image."""
+    """Images per step over all ranks. If set, it overrides batch_size_per_rank, so that a run means the same on any
+    number of ranks; if it does not divide evenly, shares differ by one image."""
 
     decoder: Literal["auto", "dali", "pillow"] = "auto"
     """What turns JPEG into pixels; auto: DALI where it is installed, else Pillow."""
@@ -110,13 +110,13 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """How long and in what arithmetic."""
+    """The training itself: its length, loss and arithmetic."""
 
     epochs: float = 5
     """Passes over the data."""
 
     total_images: int | None = None
-    """Images to train on over all ranks and epochs; set, it wins over epochs."""
+    """Images to train on, over all ranks and epochs. If set, it overrides epochs."""
 
     loss: Literal["bce", "hinge", "lsgan", "relativistic"] = "bce"
     """What the networks minimise. bce: the paper's, which does not saturate; hinge: margins on logits; lsgan: squared
@@ -155,12 +155,12 @@ class EmaConfig:
     """The slowly moving average of the generator."""
 
     half_life_images: int = 10_000
-    """Images after which a weight counts half in the average; 0 turns it off."""
+    """Half-life of the average in images: a weight from so long ago counts half; 0 turns the average off."""
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """The grid of images drawn from the same latents all along the run."""
+    """The grid of images drawn from the same latents throughout the run."""
 
     every_images: int = 50_000
     """Images between two grids."""
@@ -171,7 +171,7 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What a stopped run goes on from."""
+    """Checkpoints, from which a stopped run continues."""
 
     every_images: int = 100_000
     """Images between two checkpoints; one more is written at the end and when the run is asked to stop."""
@@ -180,7 +180,7 @@ class CheckpointConfig:
     """Checkpoints kept; older ones are deleted."""
 
     keep_every_images: int = 0
-    """Of these milestones the checkpoint is kept for ever; 0 for none."""
+    """Keep one checkpoint per this many images for ever; 0 for none."""
 
     keep_best: bool = False
     """Write a checkpoint whenever a score is the best so far, and keep the best one; needs evaluate.every_images."""
@@ -188,13 +188,13 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Scores during the training, of the average of the generator where there is one."""
+    """Scores during training, of the generator's average where there is one."""
 
     every_images: int = 0
     """Images between two scores; 0 for none."""
 
     num_images: int = 2048
-    """Images drawn for a score, and real ones they are compared with."""
+    """Images drawn for a score, compared with as many real ones."""
 
     metric: Literal["swd", "fid", "kid"] = "swd"
     """swd: sliced Wasserstein distance, needs no weights; fid, kid: need the Inception weights."""
@@ -205,7 +205,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """Who is told how it goes."""
+    """Where figures, pictures and checkpoints go."""
 
     every_images: int = 12_800
     """Images between two rows of figures, each the mean since the row before."""

@@ -14,15 +14,15 @@ class UserError(Exception):
 
 
 class Interrupted(UserError):
-    """Someone asked the run to stop before its first step: nothing is lost, and it ends as preempted."""
+    """A request to stop that arrived before the first step: nothing is lost, and the run ends as preempted."""
 
 
 class RunFailed(Exception):
-    """The run cannot go on, and it is nobody's typing: one line and exit status 1. Every rank raises the same."""
+    """The run cannot continue, through no mistake of the user's: one line and exit status 1. Every rank raises it."""
 
 
 def in_one_line(error: object, longest: int | None = None) -> str:
-    """What an error says, without line breaks; the first `longest` characters of it."""
+    """Returns an error's message on one line, cut off after `longest` characters."""
     return " ".join(str(error).split())[:longest]
 
 
@@ -31,8 +31,8 @@ def exit_cleanly(
 ) -> None:
     """Runs `command` as a program: its result, 2 after a `UserError` or 1 after `RunFailed` is the exit status.
 
-    `quiet` keeps the message back, for ranks whose neighbour prints the same one. `at_failure` is told of every error,
-    also of those that nobody foresaw and that go on to show their stack.
+    `quiet` suppresses the message, for ranks whose neighbour prints the same one. `at_failure` is called with every
+    error, including unexpected ones, which still show their stack trace.
     """
     try:
         status = command() or 0

@@ -43,13 +43,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Makes what was written to a file survive a power cut."""
+    """Flushes a file to disk so that it survives a power cut."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename inside `folder` survive a power cut, where the file system knows how."""
+    """Flushes a folder to disk so that a rename inside it survives a power cut, where the file system supports it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -61,7 +61,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, in order; what is no JSON object, such as the half of a line, is left out.
+    """Reads the rows of a file in order, skipping what is not a JSON object, such as half a line.
 
     No rows if there is no file. Raises OSError if it cannot be read.
     """
@@ -77,7 +77,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds one row, on a line of its own whatever stands before it. Raises OSError as the file system does."""
+    """Appends one row on a line of its own, even after a half-written line. Raises OSError as the file system does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         end = file.tell()
@@ -88,7 +88,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def keep_rows(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Drops the rows that are not `wanted`; the file is replaced whole, and only if that changes it."""
+    """Drops the rows that are not `wanted`, replacing the file atomically and only if something changes."""
     rows = read_rows(path)
     kept = [row for row in rows if wanted(row)]
     if len(kept) < len(rows):

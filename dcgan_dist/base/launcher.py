@@ -1,4 +1,4 @@
-"""What ties a rank to the torchrun that started it. Standard library only, so that it acts before torch is imported."""
+"""How a rank is tied to the torchrun that started it. Standard library only: it works before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PRCTL_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl(2)
 
 
 def end_with_launcher() -> None:
-    """Lets the system end this rank at once when its torchrun dies without a word, as after kill -9.
+    """Asks the system to end this rank as soon as its torchrun dies, as after kill -9.
 
     torchrun gives its ranks sessions of their own: without this they would train on, and write into the same folder as
     the ranks of a job that is started again. A process that torchrun did not start may outlive its parent.
@@ -22,12 +22,12 @@ def end_with_launcher() -> None:
 
 
 def started_by_torchrun() -> bool:
-    """Whether a torchrun started this process, and its rank and place are not something left over in a shell."""
+    """Whether torchrun started this process; RANK and LOCAL_RANK may also be left over in a shell."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def speaks_for_node() -> bool:
-    """Whether this process is the one to tell what all ranks of its node would tell in the same words.
+    """Whether this process should print what every rank of its node would print in the same words.
 
     In a terminal without torchrun it is: there LOCAL_RANK is something left over.
     """
@@ -35,5 +35,5 @@ def speaks_for_node() -> bool:
 
 
 def is_restart() -> bool:
-    """Whether torchrun or SLURM runs the same command again."""
+    """Whether torchrun or SLURM has restarted this command."""
     return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

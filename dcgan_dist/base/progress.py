@@ -30,7 +30,7 @@ def terminal() -> Console:
 
 @contextlib.contextmanager
 def progress_stages(unit: str = "images", visible: bool = True) -> Iterator[Stage]:
-    """Shows stages of work that come one after the other."""
+    """Shows the progress of several stages, one after the other."""
     if not visible or not terminal().is_terminal:
         yield lambda title, total: _lines(title, total, unit) if visible else _nothing
         return
@@ -50,7 +50,7 @@ def progress_stages(unit: str = "images", visible: bool = True) -> Iterator[Stag
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int, unit: str = "images", visible: bool = True) -> Iterator[Advance]:
-    """Shows one piece of work."""
+    """Shows the progress of one task."""
     with progress_stages(unit, visible) as stage:
         yield stage(title, total)
 

@@ -21,14 +21,14 @@ class StageClock:
         self._since = time.monotonic() - _age_of_process()
 
     def enter(self, stage: str) -> None:
-        """Ends the stage that is running and begins another, or goes on with it."""
+        """Ends the current stage and starts or continues another one."""
         now = time.monotonic()
         self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
         self._stage, self._since = stage, now
 
     @contextlib.contextmanager
     def during(self, stage: str) -> Iterator[None]:
-        """Counts the block as `stage`, and what follows it as what was running before."""
+        """Counts the block as `stage`, then returns to the stage before it."""
         before = self._stage
         self.enter(stage)
         try:

@@ -1,4 +1,4 @@
-"""Nobody waits for others without a word: a wait that takes long says so on the screen. Standard library only."""
+"""Tells the user about long waits: what for, since when and until when. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 10.0
 def told_if_long(
     what: str | Callable[[], str], limit_seconds: float | None = None, advice: str = "", patience: float | None = None
 ) -> Iterator[None]:
-    """Prints one line if the block, which waits for `what`, still runs after `patience` (10 seconds).
+    """Prints one line if the block, which waits for `what`, is still running after `patience` (10 seconds).
 
     `what` may be a function, asked at that moment, in another thread; "" means that nobody waits any more. The line
     says since when, with `limit_seconds` until when, and `advice`: what to do if the wait is in vain.
@@ -39,11 +39,11 @@ def told_if_long(
 
 
 def waiting_line(what: str, began: float, limit_seconds: float | None = None, advice: str = "") -> str:
-    """For what, since when and until when somebody waits; `began` is a time of day as `time.time()` gives it."""
+    """Returns a line that says what is waited for, since when and until when; `began` is a Unix time."""
     until = "" if limit_seconds is None else f", until {clock(began + limit_seconds)}"
     return f"waiting for {what} since {clock(began)}{until}" + (f"; {advice}" if advice else "")
 
 
 def clock(moment: float) -> str:
-    """A moment as a clock on the wall shows it."""
+    """Formats a Unix time as the local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(moment))

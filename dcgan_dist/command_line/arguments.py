@@ -1,4 +1,4 @@
-"""What commands share on their command lines. No torch here, so that `--help` answers at once."""
+"""Options that several commands share. No torch here, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], i
 
 
 def parse_once(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Reads the command line; of a node's ranks only the first prints `--help` or what is wrong."""
+    """Parses the command line; on each node only the first rank prints `--help` or errors."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         return parser.parse_args()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

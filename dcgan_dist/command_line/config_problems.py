@@ -1,4 +1,4 @@
-"""What the settings of a run may be. No torch here, so that a typing error is told at once."""
+"""Limits of the settings. Imports no torch, so that a typing error is reported at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dcgan_dist.config import IMAGE_SIZES, TrainConfig
 
 
 def problems_of(config: TrainConfig) -> list[str]:
-    """Everything that cannot work, whatever the hardware; each a line that says what to change."""
+    """Returns one line for every setting that cannot work on any hardware, with what to change."""
     found = [f"{name} = {value}: must be at least {floor}" for name, value, floor in _floors(config) if value < floor]
     for name, value, ceiling in _ceilings(config):
         if value > ceiling:
@@ -42,7 +42,7 @@ def problems_of(config: TrainConfig) -> list[str]:
 
 
 def _ceilings(config: TrainConfig) -> list[tuple[str, int, int]]:
-    """Far above any use, and below what would end in a lack of memory or an overflow."""
+    """Upper limits: far above any use, and below what would run out of memory or overflow."""
     return [
         ("run.seed", config.run.seed, 2**63 - 1),
         ("model.latent_size", config.model.latent_size, 100_000),

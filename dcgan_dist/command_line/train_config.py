@@ -1,4 +1,4 @@
-"""From the command line and a YAML file to a `TrainConfig`; every mistake in them is told at once."""
+"""From the command line and YAML files to a `TrainConfig`; all mistakes are reported together."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parse_arguments(arguments: list[str]) -> TrainConfig:
     """The configuration that `arguments` ask for.
 
     Raises UserError that lists every unknown key, wrong type and impossible value; exits with 0 after `--help`. Rank 0
-    says in a line each which settings there are no more.
+    prints a line for every removed setting.
     """
     parser = build_parser()
     removed = [say(key, origin) for key, _, origin in _settings(arguments, []) if key in REMOVED]
@@ -122,7 +122,7 @@ def _assert_nothing_is_null(config: TrainConfig) -> None:
 
 @contextlib.contextmanager
 def _printing_once() -> Iterator[None]:
-    """Lets only the first rank of a node answer `--help` and `--print_config`."""
+    """Lets only the first rank of a node print `--help` and `--print_config`."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         yield
     else:

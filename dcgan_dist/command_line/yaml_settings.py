@@ -33,7 +33,7 @@ _WORDS = {  # in this order: what is an integer is no fraction
 
 
 class DuplicateKey(yaml.YAMLError):
-    """A key that stands twice in one section; the message names it and both lines."""
+    """A key that occurs twice in one section; the message names it and both lines."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -146,12 +146,12 @@ REMOVED = {
 
 
 def say(key: str, origin: str) -> str:
-    """The line for a removed setting; `origin` says where it stands."""
+    """Returns the note about a removed setting; `origin` says where it was found."""
     return f"{origin}{key} was removed and is passed over ({REMOVED[key]}); delete it"
 
 
 def without_removed(arguments: list[str]) -> list[str]:
-    """The command line without them, written as `--key VALUE` or `--key=VALUE`."""
+    """Returns the arguments without removed settings, written as `--key VALUE` or `--key=VALUE`."""
     kept: list[str] = []
     position = 0
     while position < len(arguments):
@@ -166,7 +166,7 @@ def without_removed(arguments: list[str]) -> list[str]:
 
 
 def drop_removed(content: dict[str, Any]) -> None:
-    """Takes them out of a file's sections."""
+    """Removes obsolete settings from a file's sections."""
     for key in REMOVED:
         section, _, name = key.partition(".")
         if isinstance(fields := content.get(section), dict):

@@ -159,7 +159,7 @@ def to_torch(images: Any, copying: torch.cuda.Stream | None) -> Tensor:
 def _name_the_culprit(
     shards: MappedShards, samples: Sequence[int], size: int, crop: Crop, device: torch.device, problem: str
 ) -> ShardError:
-    """DALI says which batch failed and drops it; the image is found by decoding one by one, each anew."""
+    """Finds the image that made a batch fail, by decoding the batch's images one by one."""
     for sample in samples:
         pipeline = _build_pipeline(iter([[shards.jpeg(sample)]]), size, crop, device, 1, 1)
         if isinstance(_run(pipeline), str):
@@ -169,7 +169,7 @@ def _name_the_culprit(
 
 
 def _undecodable(shards: MappedShards, sample: int, size: int, crop: Crop) -> ShardError:
-    """Names an image that DALI refuses. What is wrong Pillow has to say, if it sees it: DALI does not."""
+    """Returns an error that names an image DALI refuses, with Pillow's reason: DALI gives none."""
     reason = "DALI refuses what other decoders accept"
     try:
         decode(shards.jpeg(sample).tobytes(), size, crop)

@@ -1,4 +1,4 @@
-"""Whether DALI can find its way through the head of an image, looked at before DALI is. Standard library only.
+"""Checks that DALI can parse an image's header before DALI sees it. Standard library only.
 
 A file whose head DALI cannot read makes its decoder fail while other images of the batch are still in its threads, and
 about every second time the process then dies of a segmentation fault (seen with DALI 2.4).

@@ -60,7 +60,7 @@ class BatchPlan:
         return sample_ids(self.seed, self.num_samples, images_seen + self.first, self.count).tolist()
 
     def flips(self, images_seen: int) -> Tensor:
-        """Which of them are mirrored: bool [count]."""
+        """Returns which of the step's images are mirrored: bool [count]."""
         return flips(self.seed, images_seen + self.first, self.count) & self.flip
 
 
@@ -92,7 +92,7 @@ def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: 
 
 
 def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
-    """The decoder that is used here. Raises UserError if DALI is asked for and absent."""
+    """Returns the name of the decoder used on this machine. Raises UserError if DALI is asked for and absent."""
     installed = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
     if config.decoder == "dali" and not installed:
         raise UserError(

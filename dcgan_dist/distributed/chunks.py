@@ -1,4 +1,4 @@
-"""Work on many images, spread over ranks and cores, whose result does not depend on how it is spread.
+"""Spreads work on many images over ranks and cores so that the result does not depend on how it is spread.
 
 A convolution's last bits may depend on how many images go through it together and on how many threads share them, and
 a last bit can turn a pixel. So images always go through a network in the same chunks of 64, counted from position 0,
@@ -32,7 +32,7 @@ class Workforce:
 
     @classmethod
     def of(cls, world: World, cores: int) -> Workforce:
-        """All of a rank's cores on a CPU; a GPU takes one chunk at a time. Limits torch to one thread a chunk."""
+        """Uses all of a rank's cores on a CPU, one chunk at a time on a GPU. Limits torch to one thread per chunk."""
         torch.set_num_threads(1)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False

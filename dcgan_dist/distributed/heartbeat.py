@@ -1,4 +1,4 @@
-"""A watch on every rank: a run in which no step ends any more is ended, with the name of the rank that is stuck."""
+"""A watchdog on every rank: ends a run in which no step finishes any more and names the rank that is stuck."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIGN_OF_LIFE_SECONDS = 1.0
 
 
 def _kill_frozen_sibling(pid: int) -> None:
-    """Ends a rank of this node that the system has stopped: torchrun's SIGTERM does not reach it for half a minute.
+    """Kills a rank of this node that is stopped (SIGSTOP): torchrun's SIGTERM takes half a minute to reach it.
 
     Only a stopped process with the same torchrun above it is touched, whatever the number means on this node.
     """
@@ -44,14 +44,14 @@ def _own_connection() -> dist.Store:
 
 
 class Heartbeat:
-    """A thread that ends the process when `beat` was not called for `timeout_seconds`.
+    """A thread that ends the process if `beat` has not been called for `timeout_seconds`.
 
-    It tells a rank that is stuck from one that waits for another: the first ends at once, the others a little later.
+    It distinguishes a stuck rank from one that waits for it: the stuck one ends at once, the others a little later.
     A rank that the system has stopped cannot end itself; the others notice that its signs of life have ceased.
     """
 
     def __init__(self, world: World, timeout_seconds: float, on_hang: Callable[[str], None]) -> None:
-        """`on_hang` is called with the reason just before the end."""
+        """`on_hang` is called with the reason just before the process ends."""
         self._world = world
         self._timeout = timeout_seconds
         self._on_hang = on_hang
@@ -64,7 +64,7 @@ class Heartbeat:
         self._thread.start()
 
     def beat(self) -> None:
-        """A step has ended."""
+        """Reports that a step has finished."""
         if not self._started:
             self._started = True
             if self._world.size > 1:  # once training runs, a collective that takes much longer will never end
@@ -73,7 +73,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the watch to the collectives' own timeout while the block does something long between two steps."""
+        """Suspends the watch during a long operation between two steps; the collectives' own timeout still applies."""
         self._paused = True
         try:
             yield
@@ -82,7 +82,7 @@ class Heartbeat:
             self._paused = False
 
     def stop(self) -> None:
-        """Nothing more to watch. A thread that still spoke to the store while Python ends would abort the process."""
+        """Stops watching. A thread that still used the store while Python exits would abort the process."""
         self._over.set()
         self._thread.join(timeout=5 * SIGN_OF_LIFE_SECONDS)
 
@@ -100,7 +100,7 @@ class Heartbeat:
                 self._end(f"no step has ended for {silence:.0f} seconds")
 
     def _tell(self, limit: float) -> None:
-        """Says once, on one rank, that the ranks have waited for a step for a while: long before it ends them."""
+        """Logs once, on one rank, that a step takes long, well before the timeout ends the run."""
         silent = self._silent_ranks()
         if self._told or self._world.rank != self._first_rank_but(silent):
             return

@@ -1,4 +1,4 @@
-"""What a rank takes of the machine it runs on: its share of the cores, and memory it does not give back."""
+"""A rank's share of its machine: cores, free memory, and memory that is kept for the next step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 2**31 - 1
 
 
 def take_share_of_cores(world: World) -> int:
-    """Gives torch this rank's part of the node's cores and returns how many they are.
+    """Limits torch to this rank's share of the node's cores and returns their number.
 
     torchrun gives each of several ranks a single thread unless OMP_NUM_THREADS says otherwise.
     """
@@ -28,7 +28,7 @@ def take_share_of_cores(world: World) -> int:
 
 
 def free_host_memory() -> int:
-    """Bytes this process may still take: of the machine's, or of its control group's, as batch systems set them."""
+    """Returns the bytes of memory this process may still use, on the machine or in its control group."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     return min([free, *_free_in_control_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
@@ -57,7 +57,7 @@ def _free_along(root: Path, group: str, limit_name: str, used_name: str, cached_
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library use freed memory again instead of returning it to the system.
+    """Tells the C library to keep freed memory for reuse instead of returning it to the system.
 
     torch frees every activation of a step. By default glibc unmaps such large blocks, and the next step pays for each
     of their pages again: batch norm on a CPU then spends four fifths of its time in page faults.

@@ -1,4 +1,4 @@
-"""How a rank ends: with one line on the screen, and with the same line where torchrun looks for it.
+"""How a rank ends: with one line on the screen and the same line in the file that torchrun reads.
 
 torchrun ends with a table of the ranks that failed, and prints there what each has left in its error file. Importing
 this module does not import torch, so that a typing error need not wait for it.
@@ -26,15 +26,15 @@ TORCHRUN_COUNTS_SECONDS = 1.0
 def exit_as_rank(command: Callable[[], int | None]) -> None:
     """Runs `command` as a program that torchrun may have started on many ranks; see `errors.exit_cleanly`.
 
-    One rank of a node prints what ends it; each leaves it for torchrun.
+    One rank per node prints the error; every rank leaves it for torchrun.
     """
     exit_cleanly(command, quiet=not speaks_for_node(), at_failure=_leave_reason_first)
 
 
 def leave_reason(error: Exception) -> None:
-    """Leaves `error` in the file that torchrun has given this rank, if it has; call it where the error is handled.
+    """Writes `error` into the error file that torchrun gave this rank, if any; call it where the error is handled.
 
-    What was foreseen goes without its stack: torchrun would show that in place of the message.
+    Expected errors are written without a stack trace, which torchrun would show instead of the message.
     """
     if "TORCHELASTIC_ERROR_FILE" not in os.environ:
         return
@@ -51,7 +51,7 @@ def leave_reason(error: Exception) -> None:
 
 
 def leave_out_of_memory(world: World, error: Exception) -> NoReturn:
-    """Ends a rank that has no memory left, with a line that says what to do."""
+    """Ends a rank that has run out of memory, with a line that says what to do."""
     _leave_first(
         f"rank {world.rank} on {socket.gethostname()} is out of memory ({_one_line(error)}); make "
         "--data.batch_size_per_rank or --data.global_batch_size smaller, or start more ranks"
@@ -59,7 +59,7 @@ def leave_out_of_memory(world: World, error: Exception) -> NoReturn:
 
 
 def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
-    """Ends a rank that lost the others, late enough for torchrun to see first who really failed."""
+    """Ends a rank that lost its connection, late enough for torchrun to see the rank that caused it first."""
     who = f"rank {world.rank} on {socket.gethostname()}"
     print(f"{who} lost another rank and ends ({_one_line(error)})", file=sys.stderr, flush=True)
     time.sleep(SECONDS_BEHIND_THE_CULPRIT)
@@ -68,7 +68,7 @@ def leave_after_the_culprit(world: World, error: Exception) -> NoReturn:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether an error only says that another rank has gone."""
+    """Whether an error only means that another rank has gone."""
     words = ("gloo", "connection", "nccl")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
@@ -81,7 +81,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _leave_first(line: str) -> NoReturn:
-    """Ends this rank at once, and as the one that torchrun takes for the cause."""
+    """Ends this rank at once, so that torchrun reports it as the cause."""
     print(f"error: {line}", file=sys.stderr, flush=True)
     _leave_reason_first(RunFailed(line))
     os._exit(1)

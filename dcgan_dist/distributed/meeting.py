@@ -1,4 +1,4 @@
-"""How the ranks of a run find each other: who waits for whom and where; and in one line why they do not meet."""
+"""How the ranks of a run find each other, and, if they do not, why, in one line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rank_and_size() -> tuple[int, int]:
 
 @dataclass
 class Meeting:
-    """Where a rank meets the others, and how far they have come. `store` is what all share, once it is reached."""
+    """Where the ranks meet. `store` is the key-value store that all share, once it has been reached."""
 
     rank: int
     size: int
@@ -108,7 +108,7 @@ class Meeting:
             time.sleep(POLL_SECONDS)
 
     def _await_rank_0(self) -> None:
-        """Returns when rank 0 answers; rank 0 itself only looks whether its name means anything.
+        """Waits until rank 0 answers; rank 0 itself only checks that its host name resolves.
 
         torch would try for as long, and fill the screen with the stacks of its C++ code meanwhile.
         """
@@ -130,7 +130,7 @@ class Meeting:
             time.sleep(POLL_SECONDS)
 
     def _missing(self) -> str:
-        """The ranks that are not here yet, as far as this one can know."""
+        """The ranks that have not arrived yet, as far as this rank can know."""
         if self.store is None and self.rank > 0:
             return f"rank 0 of {self.size} at {self.place}"
         if self.store is None:

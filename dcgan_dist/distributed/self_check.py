@@ -1,4 +1,4 @@
-"""What must be the same on every rank and what must not, looked at before the first step."""
+"""Checks before the first step: what must be equal on all ranks, and what must differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dcgan_dist.distributed.world import World
 
 
 def checksum(network: nn.Module) -> str:
-    """A short text that differs if one bit of one parameter does."""
+    """Returns a checksum of all parameters and buffers: it changes if one bit does."""
     total = torch.zeros((), dtype=torch.int64, device=next(network.parameters()).device)
     for index, parameter in enumerate(network.parameters()):
         bits = parameter.detach().contiguous().flatten().view(torch.int32).to(torch.int64)

@@ -56,7 +56,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return _Normalise.apply(input, self.weight, self.bias, norm, self.parts, running, self.world)
 
     def activate(self, maps: Tensor) -> Tensor:
-        """The activation by itself."""
+        """Applies the activation that is fused into this layer."""
         return maps if self.slope == 1.0 else F.leaky_relu(maps, self.slope)
 
 
@@ -93,7 +93,7 @@ class _Normalise(torch.autograd.Function):
 def synchronise_batch_norm(network: nn.Module, world: World) -> None:
     """Replaces every BatchNorm2d inside `network` by one over all ranks; its parameters stay the same objects.
 
-    Where kernels compute the activation behind it along, as on a GPU, nothing is left in the activation's place.
+    Where a kernel computes the following activation too, as on a GPU, an identity takes the activation's place.
     """
     for parent in list(network.modules()):
         children = list(parent.named_children())
@@ -112,7 +112,7 @@ def fuses_activation(weight: Tensor) -> bool:
 
 
 def _slope(activation: nn.Module | None) -> float | None:
-    """What a value below zero is multiplied by; None for what is no such activation."""
+    """The factor of values below zero; None if `activation` is neither ReLU nor leaky ReLU."""
     if isinstance(activation, nn.LeakyReLU):
         return activation.negative_slope
     return 0.0 if isinstance(activation, nn.ReLU) else None
@@ -125,7 +125,7 @@ def _layout(maps: Tensor) -> torch.memory_format:
 
 
 def _dense(maps: Tensor) -> Tensor:
-    """The same maps without gaps in memory: in their own layout where they have one, else with channels last."""
+    """Makes maps dense in memory: in their own layout if they have one, else channels last."""
     return maps if maps.is_contiguous() else maps.contiguous(memory_format=torch.channels_last)
 
 

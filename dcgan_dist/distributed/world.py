@@ -1,4 +1,4 @@
-"""The ranks of a run: who I am among them, and the few things they do together."""
+"""The ranks of a run: this rank's place among them, and the few operations they perform together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class World:
 
     @property
     def has_peers(self) -> bool:
-        """Whether there are ranks to exchange anything with."""
+        """Whether there is more than one rank."""
         return self.size > 1
 
     @property
@@ -83,7 +83,7 @@ class World:
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """All ranks' tensors of one shape: [size, ...], the same on every rank."""
+        """Gathers tensors of equal shape from all ranks into [size, ...], the same on every rank."""
         if self.size == 1:
             return tensor[None]
         everyone = tensor.new_empty(self.size, *tensor.shape)
@@ -138,11 +138,11 @@ class World:
         raise kind(text if everywhere or kind is Interrupted else f"rank {first} of {self.size}: {text}")
 
     def on_main(self, action: Callable[Given, Made], *arguments: Given.args, **named: Given.kwargs) -> Made | None:
-        """The same for what rank 0 does alone; None on the others."""
+        """Like `together`, for an action of rank 0 alone; returns None on the other ranks."""
         return self.together(lambda: action(*arguments, **named) if self.is_main else None)
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
-        """Says so if the block, which waits for all ranks, takes long. Two ranks of a node do: one may be awaited."""
+        """Logs a line if the block, which waits for all ranks, takes long; on two ranks per node, one may be late."""
         if self.size == 1 or self.local_rank > 1:
             return contextlib.nullcontext()
         what = f"the other {self.size - 1} of {self.size} ranks, as rank {self.rank} on {socket.gethostname()},"
@@ -161,7 +161,7 @@ class World:
 
 
 def _tried(action: Callable[[], Made]) -> tuple[Made | None, tuple[type[UserError], str] | None]:
-    """What `action` returns, or the mistake that it meets: its kind and what it says."""
+    """Returns what `action` returns, or the kind and message of the UserError that it raises."""
     try:
         return action(), None
     except UserError as error:

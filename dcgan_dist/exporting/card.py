@@ -57,13 +57,13 @@ def write_card(trained: Trained, folder: Path, differences: dict[str, float]) ->
 
 
 def _run_folder(trained: Trained) -> Path | None:
-    """The run that the checkpoint lies in, if it still does."""
+    """Returns the run folder that the checkpoint lies in, if any."""
     parent = trained.path.absolute().parent
     return parent.parent if parent.name == "checkpoints" else None
 
 
 def _manifest(trained: Trained) -> Manifest | None:
-    """What is known of the training images, if they are still where the run had them."""
+    """Returns the manifest of the training images, if they are still where the run had them."""
     try:
         manifest = read_manifest(Path(trained.config.data.shards))
     except ShardError:

@@ -76,7 +76,7 @@ def _example(facts: dict[str, Any]) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what the exporters say of their own insides."""
+    """Suppresses the exporters' own messages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def facts_of(trained: Trained) -> dict[str, Any]:
-    """What goes with the weights: what the network is built from, and where it comes from."""
+    """Returns the facts stored with the weights: how the network is built and where it comes from."""
     config = trained.config
     return {
         "image_size": config.data.image_size,
@@ -95,7 +95,7 @@ def _export(trained: Trained, formats: list[str], folder: Path, out: Path) -> di
 
 @torch.inference_mode()
 def largest_difference(trained: Trained, draw: Callable[[Tensor], Tensor]) -> float:
-    """Between the images, in [-1, 1], that the checkpoint's generator and `draw` make of the same latents."""
+    """Returns the largest difference between images, in [-1, 1], of the checkpoint's generator and of `draw`."""
     worst = 0.0
     for count in CHECKED_BATCHES:
         size = trained.config.model.latent_size

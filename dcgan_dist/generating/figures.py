@@ -34,7 +34,7 @@ class Sheet:
         self._page = Image.new("RGB", (width, height + CAPTION), "white")
 
     def place(self, pixels: Tensor, column: float, row: float) -> None:
-        """Puts an image, uint8 [3, size, size], there."""
+        """Places an image, uint8 [3, size, size], at a column and row."""
         self._page.paste(enlarged(pixels, self._times), self._at(column, row))
 
     def caption(self, text: str, column: float, columns: float) -> None:

@@ -1,4 +1,4 @@
-"""Is it memorising? The training images nearest to drawn ones, and how near they are as training images go."""
+"""Checks for memorised images: the training images nearest to drawn ones, and how near those are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where images go: an array, a folder of PNGs, a grid. Each is whole or not there.
+"""Outputs for images: an array, a folder of PNGs or a grid, each written whole or not at all.
 
 Images come in portions, so that no rank needs room for all of them where the format allows it.
 """

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World) -> str:
-    """The same, and what was made, in words."""
+    """Makes what `arguments` ask for and returns a description of it."""
     cores = take_share_of_cores(world)
     studio = _open_studio(arguments.checkpoint, arguments.ema, world, cores)
     prepare_place(arguments.out, world)

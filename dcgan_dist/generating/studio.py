@@ -42,11 +42,11 @@ class Studio:
         return self._each(count, what, lambda first: self._draw(latents, first))
 
     def all_drawn(self, latents: LatentsAt, count: int) -> Tensor:
-        """The same in one piece on the CPU, for as many images as fit into memory."""
+        """Draws the first `count` latents as one tensor on the CPU, for as many images as fit into memory."""
         return torch.cat([portion.cpu() for portion in self.drawn(latents, count)])
 
     def drawn_features(self, latents: LatentsAt, count: int) -> Tensor:
-        """What the discriminator sees in them: float32 [count, features] on the CPU."""
+        """Discriminator features of the first `count` drawn images: float32 [count, features] on the CPU."""
         network = self.trained.discriminator
         portions = self._each(
             count, "judging", lambda first: discriminator_features(network, self._draw(latents, first))
@@ -68,7 +68,7 @@ class Studio:
                 yield portion
 
     def real_features(self, data: Data, count: int) -> Tensor:
-        """What the discriminator sees in the first `count` images: float32 [count, features] on the CPU."""
+        """Discriminator features of the first `count` training images: float32 [count, features] on the CPU."""
         network = self.trained.discriminator
         portions = self.real(data, count, lambda pixels: discriminator_features(network, pixels), "looking")
         return torch.cat([portion.cpu() for portion in portions])

@@ -121,13 +121,13 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
 
 
 def _comparable(request: Request, evaluator: Evaluator) -> list[list[ScoreRow]]:
-    """For each metric, what the runs to compare with have under its protocol."""
+    """Returns, for each metric, the scores of the runs to compare with under its protocol."""
     protocols = [evaluator.protocol(metric) for metric in evaluator.metrics]
     return [[newest_comparable(run, protocol) for run in request.compare] for protocol in protocols]
 
 
 def _weights(request: Request, world: World) -> Path | None:
-    """The given or cached weights, on every rank or on none.
+    """Returns the given or cached weights, on every rank or on none.
 
     They are downloaded, once a node, only for a metric that is asked for by name.
     """
@@ -145,7 +145,7 @@ def _weights(request: Request, world: World) -> Path | None:
 
 
 def _metrics(asked: tuple[Metric, ...] | None, weights: Path | None) -> tuple[Metric, ...]:
-    """What is asked for, or all that can be had."""
+    """Returns the metrics asked for, or all that are available."""
     if asked is None:
         return METRICS if weights else tuple(name for name in METRICS if name not in WITH_WEIGHTS)
     lacking = [name for name in asked if name in WITH_WEIGHTS and weights is None]
@@ -169,7 +169,7 @@ def _scores_of(checkpoint: Path) -> Path:
 
 
 def _assert_writable(out: Path) -> None:
-    """Before an hour is spent on what cannot be written down."""
+    """Raises UserError if the scores cannot be written, before an hour is spent on computing them."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("ab"):
@@ -212,7 +212,7 @@ def _floor_text(score: Score) -> str:
 
 
 def _mention_unlike(earlier: list[ScoreRow], rows: list[ScoreRow]) -> None:
-    """Says how the scores stand beside the file's earlier ones, and that unlike ones are left out."""
+    """Compares the scores with earlier ones in the file, and says which are left out because their protocol differs."""
     for row in rows:
         same = [old for old in earlier if old["metric"] == row["metric"]]
         alike = [old["value"] for old in same if old["protocol_key"] == row["protocol_key"]]

@@ -107,7 +107,7 @@ class Evaluator:
         return Score(value, parts, protocol, float(floor), self._floor_images(metric))
 
     def protocol(self, metric: Metric | Literal["features"]) -> Protocol:
-        """What a score depends on, besides the generator."""
+        """Returns everything a metric's score depends on besides the generator."""
         size = self.data.image_size
         details: dict[str, Any] = {}
         if metric == "swd":

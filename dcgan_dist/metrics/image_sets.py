@@ -53,7 +53,7 @@ def random_order(seed: int, num_samples: int) -> list[int]:
 def gathered(
     workforce: Workforce, count: int, inputs: Iterator[Input], compute: Callable[[Input], Tensor], advance: Advance
 ) -> Tensor:
-    """What all ranks compute of their chunks: [count, ...] on every rank."""
+    """Gathers what all ranks compute of their chunks: [count, ...] on every rank."""
     portions = []
     for portion in workforce.in_order(count, inputs, compute):
         portions.append(portion)

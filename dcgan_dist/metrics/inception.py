@@ -60,7 +60,7 @@ def download_weights() -> Path | None:
 
 
 def missing_weights(metric: str) -> UserError:
-    """What to do where a metric is asked for whose weights are neither there nor to be had."""
+    """Returns the error for a metric whose weights are neither cached nor downloadable."""
     return UserError(
         f"{metric}: there are no Inception weights on this machine and no way to download them; get {WEIGHTS_URL} "
         f"and put it at {cached_weights()}, or name it with --inception-weights FILE"

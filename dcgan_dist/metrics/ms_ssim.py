@@ -38,7 +38,7 @@ def mean_similarity(images: Tensor, workforce: Workforce) -> float:
 
 
 def _similarities(first: Tensor, second: Tensor) -> Tensor:
-    """Of each pair, float64 [n]; images float32 [n, 3, size, size], 0 to 255."""
+    """Similarities of pairs, float64 [n]; images float32 [n, 3, size, size], 0 to 255."""
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
     weights = scale_weights(first.shape[-1])

@@ -54,7 +54,7 @@ class Checkpointer:
         when_saved: Callable[[], None] = lambda: None,
         before: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copies the state and writes it while training goes on; waits a moment for the write before it.
+        """Copies the state and writes it while training continues; first waits briefly for the previous write.
 
         The thread that writes calls `before` first and `when_saved` once the checkpoint is whole. If the write before
         it does not end, this one is left out: a disk that hangs must not stop the training. For `wanted` see `kept`.
@@ -90,12 +90,12 @@ class Checkpointer:
     def save(self, saved: Saved, wanted: Wanted = NOTHING_MORE) -> bool:
         """Writes a checkpoint named by its `images_seen`, then deletes what need not be kept.
 
-        False, and a warning, if the disk would not take it; the older checkpoints are untouched then.
+        Returns False, with a warning, if it could not be written; older checkpoints are then untouched.
         """
         return self._write(saved.images_seen, _snapshot(saved), wanted)
 
     def _write(self, images_seen: int, contents: dict[str, Any], wanted: Wanted) -> bool:
-        """Saves what lies in host memory already; for the rest see `save`."""
+        """Writes a state that is already in host memory; see `save`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in filter(Path.exists, self.rely_on):
@@ -129,7 +129,7 @@ class Checkpointer:
         return self._last_good[0] if self._last_good else None
 
     def path(self, images_seen: int) -> Path:
-        """Where the checkpoint of this moment lies, or would."""
+        """Path of the checkpoint at `images_seen`, whether it exists or not."""
         return self.folder / checkpoint_name(images_seen)
 
     def go_back_to(self, images_seen: int, watch: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ class Checkpointer:
         return [images_in_name(path) for path in newest_first(self.folder)]
 
     def newest_images_seen(self) -> int | None:
-        """How far the newest checkpoint is, good or not; None if there is none; the same answer on every rank."""
+        """`images_seen` of the newest checkpoint, damaged or not, or None; the same on every rank."""
         files = newest_first(self.folder) if self.world.is_main else []
         return self.world.broadcast_object(images_in_name(files[0]) if files else None)
 
@@ -167,7 +167,7 @@ class Checkpointer:
         return self._on_every_rank(content)
 
     def load(self, path: Path) -> Saved:
-        """One particular checkpoint, the same on every rank. Raises UserError if it is damaged."""
+        """Loads one particular checkpoint, the same on every rank. Raises UserError if it is damaged."""
         checkpoint = self._on_every_rank(self.world.on_main(read_verified, path))
         assert checkpoint is not None
         return checkpoint
@@ -198,7 +198,7 @@ def load(content: bytes) -> Saved:
 
 
 def _snapshot(saved: Saved) -> dict[str, Any]:
-    """A copy in host memory that training cannot change any more; waits once for the device, not once a tensor."""
+    """Copies a state to host memory; synchronises with the device once, not once per tensor."""
     copy = _copied(saved.contents())
     if torch.cuda.is_available():
         torch.cuda.current_stream().synchronize()

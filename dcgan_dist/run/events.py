@@ -18,7 +18,7 @@ Kind = Literal["start", "resume", "preempted", "done", "failed", "warning", "rol
 
 
 def note_event(path: Path, images_seen: int, kind: Kind, text: str) -> None:
-    """Adds a line. A disk that does not take it must not stop the run."""
+    """Appends an event; logs a failed write instead of raising."""
     try:
         append_row(path, {"time": round(time.time(), 3), "images_seen": images_seen, "kind": kind, "text": text})
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The folder of a run: where each file lies in it, and the status that says how the run stands."""
+"""The folder of a run: the paths of its files, and its status."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ class RunFolder:
         return self.path / "samples" / f"{images_seen:09d}.png"
 
     def ema_grid(self, images_seen: int) -> Path:
-        """The same, drawn by the generator's average."""
+        """The fixed-latent grid drawn by the generator's average at `images_seen`."""
         return self.path / "samples" / "ema" / f"{images_seen:09d}.png"
 
     def create(self, config_yaml: str) -> None:
-        """Makes the folder, takes it for this process, and writes the resolved configuration into it.
+        """Creates the folder, locks it for this process, and writes the resolved configuration into it.
 
         Raises UserError if that cannot be, or if another process trains in it.
         """
@@ -124,7 +124,7 @@ class RunFolder:
         _held[path] = file
 
     def _delete_half_written(self) -> None:
-        """Removes what a process that was killed left under temporary names."""
+        """Deletes temporary files left by a process that was killed."""
         for folder in {self.path, self.checkpoints, self.grid(0).parent, self.ema_grid(0).parent}:
             for path in folder.glob(".*.tmp"):
                 with contextlib.suppress(OSError):
@@ -137,7 +137,7 @@ class RunFolder:
         return {}
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        """Says where and with what the run trains, for the report."""
+        """Writes environment.json: where and with what the run trains."""
         write_text(self.environment, json.dumps(environment, indent=1) + "\n")
 
     def try_write_status(
@@ -160,7 +160,7 @@ class RunFolder:
         warnings: Mapping[str, str],
         seconds: Mapping[str, float] | None = None,
     ) -> None:
-        """Says how the run stands, for people, scripts and schedulers.
+        """Writes status.json: the state of the run, for people, scripts and schedulers.
 
         `warnings`: the signs of collapse that have not gone, kind and text. `seconds`: where the time of this start
         went, by stage.

@@ -18,7 +18,7 @@ class Wanted:
 
 
 def kept(saved: Collection[int], keep_last: int, keep_every_images: int, wanted: Wanted) -> set[int]:
-    """Those of the checkpoints `saved`, each given by its images seen, that are not to be deleted.
+    """Returns which of the checkpoints `saved`, each given by its images seen, to keep.
 
     They are the newest `keep_last`, the first of every milestone of `keep_every_images` (0: none), and the wanted ones.
     """
@@ -42,7 +42,7 @@ def checkpoint_name(images_seen: int) -> str:
 
 
 def images_in_name(path: Path) -> int:
-    """How many images had been seen when the checkpoint was written. Raises ValueError if that is not its name."""
+    """Parses the number of images seen from a checkpoint's file name. Raises ValueError if that is not its name."""
     return int(path.stem)
 
 

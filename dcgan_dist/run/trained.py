@@ -50,7 +50,7 @@ def load_trained(path: Path, device: torch.device, ema: bool | None = None) -> T
 
 
 def load_on_every_rank(path: Path, world: World, ema: bool | None = None) -> Trained:
-    """The same, as rank 0 reads it: while the run still trains, the newest checkpoint changes from moment to moment."""
+    """Like `load_trained`, but rank 0 reads the file for all: the newest one changes while a run trains."""
     file, content = world.broadcast_object(world.on_main(_read, path))
     return world.together(_build, file, content, world.device, ema)
 
@@ -76,7 +76,7 @@ def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -
 
 
 def _read(path: Path) -> tuple[Path, bytes]:
-    """A verified checkpoint file; of a folder the newest that is good."""
+    """Reads a verified checkpoint file, or the newest good one of a folder."""
     try:
         if path.is_file():
             return path, read_verified(path)

@@ -15,7 +15,7 @@ from dcgan_dist.tracking.tracker import Row
 
 
 def set_up_logging(rank: int) -> None:
-    """Messages of rank 0 from INFO up, of the other ranks from WARNING up and marked with their rank."""
+    """Configures logging: rank 0 from INFO up; the other ranks from WARNING up, marked with their rank."""
     who = "" if rank == 0 else f"rank {rank}: "
     if terminal().is_terminal:
         handler: logging.Handler = RichHandler(console=terminal(), show_path=False, show_level=False)
@@ -45,7 +45,7 @@ class ConsoleTracker:
             self._progress.start()
 
     def advance(self, images: int) -> None:
-        """Moves the bar on; cheap enough for every step."""
+        """Advances the bar; cheap enough for every step."""
         if self._progress:
             self._progress.advance(self._task, images)
 
@@ -67,16 +67,16 @@ class ConsoleTracker:
         )
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
-        """Pictures are not for the console."""
+        """Does nothing: pictures are not shown on the console."""
 
     def checkpoint(self, path: Path, images_seen: int) -> None:
-        """Nor are checkpoints."""
+        """Does nothing: checkpoints are not shown on the console."""
 
     def alert(self, title: str, text: str) -> None:
-        """Warnings are logged where they arise."""
+        """Does nothing: warnings are logged where they arise."""
 
     def close(self, status: str, warnings: Sequence[str] = ()) -> None:
-        """Leaves the terminal as it was."""
+        """Stops the bar and restores the terminal."""
         if self._progress:
             self._progress.stop()
 

@@ -38,7 +38,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def paused(self, stage: str) -> Iterator[None]:
-        """Leaves the block out of the figures and counts it as `stage`."""
+        """Excludes the block from the figures and counts it as `stage`."""
         start = time.perf_counter()
         with self.stages.during(stage):
             yield
@@ -49,7 +49,7 @@ class Throughput:
         self._images += images
 
     def take_figures(self) -> dict[str, float]:
-        """The figures since the last call. Call it after the device was waited for, as reading a metric does."""
+        """Returns the figures since the last call. Call it after a synchronisation, such as reading a metric."""
         seconds = max(time.perf_counter() - self._start - self._pausing, 1e-9)
         figures = {
             "speed/images_per_second": self._images / seconds,
@@ -76,22 +76,22 @@ class MetricWindow:
         self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
 
     def add(self, figures: Sequence[Tensor], images: int) -> None:
-        """Takes in one step: each figure a scalar, the mean over `images` images of this rank."""
+        """Adds one step: each figure is a scalar, the mean over this rank's `images` images."""
         self.sums[:-1].add_(torch.stack(list(figures)), alpha=images)
         self.sums[-1].add_(images)
 
     def sum_of(self, name: str) -> Tensor:
-        """What this rank has summed up of one figure, on the device."""
+        """Returns this rank's sum of one figure, on the device."""
         return self.sums[self.names.index(name)]
 
     def collect(self, world: World) -> None:
-        """Moves what all ranks have summed up to rank 0."""
+        """Moves the sums of all ranks to rank 0."""
         world.sum(self.sums)
         if not world.is_main:
             self.sums.zero_()
 
     def take_means(self, world: World) -> dict[str, float]:
-        """The means over all ranks since the last call, by name; the window is empty afterwards."""
+        """Returns the means over all ranks since the last call, by name, and empties the window."""
         *sums, images = world.sum(self.sums).tolist()
         self.sums.zero_()
         return {name: total / images for name, total in zip(self.names, sums, strict=True)}

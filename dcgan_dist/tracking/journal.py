@@ -1,4 +1,4 @@
-"""What happens to a run besides its steps, told wherever people and programs look: the one way a run ends."""
+"""Records what happens to a run besides its steps, wherever people and programs look: the one way a run ends."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ class Journal:
         self.trackers = Trackers([])
 
     def tell(self, trackers: Trackers) -> None:
-        """From now on these are told too."""
+        """Adds trackers to be told from now on."""
         self.trackers = trackers
 
     def started(self, images_seen: int, ranks: int, device: str) -> None:
-        """The run begins, or goes on."""
+        """Records that the run begins or continues."""
         if self.is_main:
             kind = "resume" if images_seen else "start"
             note_event(self.folder.events, images_seen, kind, f"{kind} on {ranks} rank(s) of {device}")
 
     def running(self, images_seen: int, warnings: Mapping[str, str]) -> None:
-        """The run is alive, and so far."""
+        """Records that the run is alive and how far it is."""
         if self.is_main:
             self.folder.try_write_status("running", images_seen, "", warnings)
 
     def warned(self, images_seen: int, kind: str, text: str) -> None:
-        """A sign of collapse has been seen."""
+        """Records a sign of collapse."""
         if self.is_main:
             log.warning("at %d images: %s", images_seen, text)
             self.trackers.alert(f"{kind} at {images_seen} images", text)
             note_event(self.folder.events, images_seen, "warning", text)
 
     def rolled_back(self, images_seen: int, text: str) -> None:
-        """The run goes back to a checkpoint. For rank 0."""
+        """Records that the run goes back to a checkpoint. For rank 0."""
         log.warning("%s", text)
         note_event(self.folder.events, images_seen, "rollback", text)
         self.trackers.alert(f"rollback to {images_seen} images", text)
 
     def hung(self, images_seen: int, reason: str, warnings: Mapping[str, str]) -> None:
-        """The run hangs, and this process is about to be ended."""
+        """Records that the run hangs and this process is about to end."""
         if self.is_main:
             self.folder.write_status("failed", images_seen, reason, warnings, self.stages.seconds())
 
     def ended(self, status: Status, images_seen: int, reason: str, warnings: Mapping[str, str], text: str = "") -> None:
-        """The run ends. `text` says it in events.jsonl, if it is not the reason.
+        """Records the end of the run. `text` goes into events.jsonl in place of the reason.
 
         The files come first: a tracker may wait for a network.
         """
@@ -71,14 +71,14 @@ class Journal:
             self.trackers.close(status, list(warnings))
 
     def closed(self, status: Status, images_seen: int, reason: str, warnings: Mapping[str, str]) -> None:
-        """Everything is written. The last lines on the console: where the time went, and the signs that lasted."""
+        """Prints the last lines on the console: where the time went, and the signs of collapse that lasted."""
         if self.is_main:
             self.folder.try_write_status(status, images_seen, reason, warnings, self.stages.seconds())
             log.info("%s", self.stages)
             self.say_what_lasts(warnings, "stopped" if reason else "ended")
 
     def finished_before(self, images_seen: int, warnings: Mapping[str, str]) -> None:
-        """The run was done already when it was started again; where its time went stays in status.json."""
+        """Records that the run was already done; the seconds of its last start stay in status.json."""
         if self.is_main:
             with contextlib.suppress(OSError):
                 self.folder.write_status("done", images_seen, "", warnings, self.folder.seconds())

@@ -55,7 +55,7 @@ def open_trackers(
 def _wandb_run(
     config: TrainConfig, folder: RunFolder, environment: dict[str, Any], saved: Saved | None
 ) -> tuple[WandbRun, Mode] | None:
-    """Which run this is on W&B and how it is sent; None if W&B is off."""
+    """Returns the run on W&B and the mode of sending it; None if W&B is off."""
     mode = choose_mode(config.track.wandb)
     if mode == "off":
         return None
@@ -68,7 +68,7 @@ def _wandb_run(
 
 
 def _why_unreachable() -> str | None:
-    """Which service cannot be used, and why; None if it can."""
+    """Returns which service cannot be used and why; None if it can."""
     try:
         url = service_url()
         problem = why_unreachable(url)
@@ -87,7 +87,7 @@ def _say_offline(problem: str, folder: Path) -> None:
 
 
 def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, Mode], Tracker]) -> list[Tracker]:
-    """The tracker; none if W&B cannot even record, which is not worth the training."""
+    """Returns the tracker, or none if W&B cannot even record offline: training continues without it."""
     run, mode = wandb
     if mode == "online":
         try:

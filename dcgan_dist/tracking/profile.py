@@ -16,7 +16,7 @@ STEPS_BEFORE = 19  # what happens once, such as the recording of a CUDA graph, i
 
 
 class StepProfile:
-    """Records what host and device do during some steps and writes it once; nothing if no steps are asked for."""
+    """Records what host and device do during some steps and writes it once; does nothing for zero steps."""
 
     def __init__(self, folder: Path, steps: int, world: World) -> None:
         self._path = folder / f"rank-{world.rank}.json"
@@ -31,12 +31,12 @@ class StepProfile:
             self._profiler.start()
 
     def step(self) -> None:
-        """A step has ended."""
+        """Reports that a step has finished."""
         if self._profiler is not None:
             self._profiler.step()
 
     def close(self) -> None:
-        """Writes what there is, if the run ended within the steps."""
+        """Writes the trace recorded so far, if the run ended early."""
         if self._profiler is not None:
             self._profiler.stop()
 

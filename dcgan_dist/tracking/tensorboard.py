@@ -29,7 +29,7 @@ class TensorBoardTracker:
         self._writer.add_custom_scalars(custom_layout())
 
     def log(self, row: Row) -> None:
-        """One point on each curve."""
+        """Adds one point to each curve."""
         for name, value in row.items():
             if "/" in name:
                 self._writer.add_scalar(name, value, int(row["images_seen"]))
@@ -51,7 +51,7 @@ class TensorBoardTracker:
         self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), images_seen)
 
     def checkpoint(self, path: Path, images_seen: int) -> None:
-        """Checkpoints are not for TensorBoard."""
+        """Does nothing: TensorBoard takes no checkpoints."""
 
     def alert(self, title: str, text: str) -> None:
         """One line of the tab "Text"."""

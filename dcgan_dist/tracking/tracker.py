@@ -1,4 +1,4 @@
-"""What the loop tells the world, and the ones who pass it on."""
+"""What the training loop reports, and the trackers that pass it on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = dict[str, float]
 
 
 class Tracker(Protocol):
-    """Takes in the figures and pictures of a run."""
+    """Receives the figures and pictures of a run."""
 
     def log(self, row: Row) -> None:
         """Takes one row of figures."""
@@ -116,13 +116,13 @@ class JsonlTracker:
         self._file.flush()
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
-        """Pictures are files of their own."""
+        """Does nothing: pictures are files of their own."""
 
     def checkpoint(self, path: Path, images_seen: int) -> None:
-        """Checkpoints too."""
+        """Does nothing: rank 0 sends the checkpoints."""
 
     def alert(self, title: str, text: str) -> None:
-        """Warnings stand in events.jsonl."""
+        """Does nothing: warnings are in events.jsonl."""
 
     def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Closes the file."""

@@ -1,4 +1,4 @@
-"""Whether W&B's service can be used from here, found out in seconds and before anything relies on it."""
+"""Checks within seconds whether W&B's service can be used, before anything relies on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def why_unreachable(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
 
 
 def forget_failed_start() -> None:
-    """Ends wandb's background process, which would hold a run that it could not start for "in use"."""
+    """Ends wandb's background process, which would keep a run whose start failed "in use"."""
     import wandb
 
     wandb.teardown()
@@ -63,7 +63,7 @@ def _ask(url: str, seconds: float) -> str | None:
 
 
 def _in_words(error: Exception) -> str:
-    """What went wrong, without the layers of exceptions around it."""
+    """Returns the cause of an error, without the exceptions that wrap it."""
     name, text = type(error).__name__, str(error)
     if name in _WORDS:
         return _WORDS[name]

@@ -57,7 +57,7 @@ def has_key() -> bool:
 
 @dataclass(frozen=True)
 class WandbRun:
-    """A run as W&B knows it, the same whoever speaks of it and however often it was started."""
+    """A run on W&B; the same object describes it on every node and after every restart."""
 
     id: str
     name: str
@@ -69,7 +69,7 @@ class WandbRun:
     """After each it is another run of the group there: W&B takes no step twice, and would drop the new line."""
 
     def tags(self) -> list[str]:
-        """What runs are sifted by, and what WANDB_TAGS adds: `64px`, `bf16`, `8 ranks`, the device, the data set."""
+        """Tags to filter runs by, plus those of WANDB_TAGS: `64px`, `bf16`, `8 ranks`, the device, the data set."""
         told, own = self.environment, os.environ.get("WANDB_TAGS", "").split(",")
         ranks = f"{told['ranks']} rank{'s' * (told['ranks'] != 1)}"
         size = f"{self.settings['data']['image_size']}px"
@@ -105,7 +105,7 @@ class WandbRun:
 
 
 def _finish(run: Any, status: str) -> None:
-    """Ends a run on the server, which first takes what is left to send."""
+    """Finishes a run on the server, after sending what is left."""
     limit, folder = run.settings.finish_timeout, run.settings.sync_dir
     try:
         with told_if_long("W&B to take the rest of the run", limit, "what it does not take, wandb sync can send later"):
@@ -139,7 +139,7 @@ class WandbTracker:
             self._run.log({**row, "events/ranks": self._ranks}, step=int(row["images_seen"]))
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
-        """One grid as media."""
+        """Sends one grid."""
         if images_seen > self._already_sent:
             self._run.log({name: self._wandb.Image(str(path)), "images_seen": images_seen}, step=images_seen)
 
@@ -178,16 +178,16 @@ class NodeTracker:
         self._run = run.start(mode, "node", f"node of rank {rank}")
 
     def log(self, row: Row) -> None:
-        """Figures are rank 0's to tell."""
+        """Does nothing: rank 0 logs the figures."""
 
     def image(self, name: str, path: Path, images_seen: int) -> None:
-        """Pictures too."""
+        """Does nothing: rank 0 sends the pictures."""
 
     def checkpoint(self, path: Path, images_seen: int) -> None:
-        """Checkpoints too."""
+        """Does nothing: rank 0 sends the checkpoints."""
 
     def alert(self, title: str, text: str) -> None:
-        """Warnings as well."""
+        """Does nothing: rank 0 sends the warnings."""
 
     def close(self, status: str, warnings: Sequence[str] = ()) -> None:
         """Ends the node's run."""

@@ -88,7 +88,7 @@ def run(config: TrainConfig) -> int:
 
 
 def _start(run: Run) -> int | None:
-    """From the newest checkpoint to the end: the exit status, or None if the run went back to an earlier checkpoint."""
+    """Trains from the newest checkpoint to the end. Returns the exit status, or None after a rollback."""
     config, world, keep = run.config, run.world, run.config.checkpoint
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
     data = open_data(config.data, world, cores=take_share_of_cores(world))
@@ -126,7 +126,7 @@ def _start(run: Run) -> int | None:
 
 
 def _say_finished(journal: Journal, images_seen: int, lasting: dict[str, str]) -> int:
-    """Says that the run was done before; the exit status."""
+    """Logs that the run has already finished; returns the exit status."""
     log.info(
         "%s is finished: %d images were seen; raise --train.total_images or --train.epochs to go on, "
         "or choose another --run.dir",
@@ -146,7 +146,7 @@ def _open_and_train(
     state: TrainState,
     latents: StepLatents,
 ) -> int | None:
-    """Opens what the run is told and drawn with, then trains: the exit status, or None after a rollback."""
+    """Opens trackers, data and samples, then trains. Returns the exit status, or None after a rollback."""
     config, world = run.config, run.world
     console = ConsoleTracker(plan.total_images, state.images_seen) if world.is_main else None
     ids = _tell_trackers(run, plan, journal, console)
@@ -218,7 +218,7 @@ def _train(
     latents: StepLatents,
     console: ConsoleTracker | None,
 ) -> str | None:
-    """Everything from the first picture to the last step; why it stopped before the end, if it did."""
+    """Draws the first grid and trains to the last step. Returns why it stopped early, or None."""
     config, world, journal = run.config, run.world, recorder.journal
     if state.images_seen == 0:
         with run.stages.during("samples"):

@@ -46,7 +46,7 @@ class AverageStatistics:
         self._measured_at: int | None = None
 
     def ready(self, state: TrainState) -> None:
-        """Readies the average to be used, unless that was done at this very step. Every rank must call it."""
+        """Measures the average's batch norm statistics, unless done at this step already. Every rank must call it."""
         if state.average is not None and self._measured_at != state.images_seen:
             calibrate_batch_norm(state.average, *self._arguments)
             self._measured_at = state.images_seen

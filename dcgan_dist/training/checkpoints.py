@@ -34,14 +34,14 @@ class Checkpoints:
         }
 
     def save(self, state: TrainState, wanted: Wanted) -> bool:
-        """Writes one and waits for it; whether the disk took it."""
+        """Writes a checkpoint and waits for it. Returns whether it could be written."""
         self.checkpointer.wait()
         saved = self.checkpointer.save(self._of(state), wanted)
         self._pass_on()
         return saved
 
     def save_in_background(self, state: TrainState, wanted: Wanted, before: Callable[[], None]) -> None:
-        """Writes one while training goes on, after `before` has been called there."""
+        """Writes a checkpoint in the background, after calling `before` in the same thread."""
         self._pass_on()  # the one before: this one is not whole yet
         images_seen, warnings = state.images_seen, state.watch.lasting
         told = lambda: self._journal.running(images_seen, warnings)  # noqa: E731

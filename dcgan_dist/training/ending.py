@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) -> int:
-    """The last grid and checkpoint, and the status that people and scripts look at."""
+    """Draws the last grid, saves the last checkpoint and writes the final status. Returns the exit status."""
     journal = recorder.journal
     if reason is None:
         with run.stages.during("samples"):
@@ -40,9 +40,9 @@ def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) 
 
 
 def report(run: Run) -> None:
-    """Curves and report of a run that has ended, if they are wanted, by the command that anyone can give. For rank 0.
+    """Writes the curves and the report of a run that has ended, by `dcgan_dist.report`. For rank 0.
 
-    That they cannot be written is no reason to call a finished run failed.
+    A report that cannot be written is logged; the run has not failed.
     """
     if not run.config.track.report:
         return

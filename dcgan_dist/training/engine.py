@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class Update(Protocol):
-    """Takes steps: the training state moves on by one at each call."""
+    """Takes one training step at each call."""
 
     def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
         """Pixels uint8 [n, 3, size, size], and latents [n, latent_size] for each network's update."""
         ...
 
     def close(self) -> None:
-        """Gives back what it holds of the device."""
+        """Releases what it holds on the device."""
         ...
 
 
@@ -97,11 +97,11 @@ class EagerUpdate:
         self.state.window.add(metrics, images=len(pixels))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there is nothing to release."""
 
 
 class CapturedUpdate:
-    """The same as one CUDA graph: the host starts hundreds of kernels and collectives with a single call.
+    """Replays a step as one CUDA graph: the host starts hundreds of kernels and collectives with a single call.
 
     The first steps of a process run operation by operation; they are steps of the training like all others. Then every
     rank records one, and if one rank cannot, all go on as they began.
@@ -129,7 +129,7 @@ class CapturedUpdate:
 
     @property
     def is_captured(self) -> bool:
-        """Whether steps are replayed."""
+        """Whether a graph has been captured, so that steps are replayed."""
         return self._graph is not None
 
     def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> None:
@@ -161,7 +161,7 @@ class CapturedUpdate:
         self._graph = graph
 
     def _forget_gradients(self) -> None:
-        """Gradients that a failed recording left behind lie in memory that is gone; flat ones were there before."""
+        """Drops gradients left by a failed capture, whose memory is gone; flat gradients were allocated before it."""
         if self._update.step.average_gradients is None:
             for optimizer in (self._update.step.generator_optimizer, self._update.step.discriminator_optimizer):
                 optimizer.zero_grad(set_to_none=True)

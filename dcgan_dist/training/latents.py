@@ -24,7 +24,7 @@ class StepLatents:
     """After each the run goes on with others, or it would come to the same end."""
 
     def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
-        """One set for the discriminator's update and one for the generator's: [count, size] each."""
+        """Returns the latents of the discriminator's and the generator's update, [count, size] each."""
         seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
         first, second = (
             normal(seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)

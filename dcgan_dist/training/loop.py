@@ -43,7 +43,7 @@ class Cadence:
 
     @classmethod
     def of(cls, config: TrainConfig) -> Cadence:
-        """As the settings say."""
+        """Builds the cadences from the settings."""
         track, sample, checkpoint, evaluate = config.track, config.sample, config.checkpoint, config.evaluate
         return cls(*(Every(section.every_images) for section in (track, sample, checkpoint, evaluate)))
 
@@ -73,7 +73,7 @@ class Training:
 
 
 def train(run: Run, plan: Plan, training: Training) -> str | None:
-    """Trains until all images of the plan were seen. Returns why it stopped before, or None if it did not."""
+    """Trains until all images of the plan have been seen. Returns why it stopped early, or None."""
     state, recorder, cadence, throughput = training.state, training.recorder, training.cadence, training.throughput
     throughput.take_figures()  # the clock starts here
     while state.images_seen < plan.total_images:

@@ -40,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is settled before the first step."""
+    """Everything that is decided before the first step."""
 
     manifest: Manifest
     saved: Saved | None
@@ -65,7 +65,7 @@ def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: 
 
 
 def _agree_on_precision(train: TrainSection, world: World) -> Any:
-    """With auto, the best that every rank's hardware can do."""
+    """Returns the precision; with auto, the best that every rank's hardware supports."""
     if train.precision != "auto":
         return train.precision
     able = world.gather_objects(best_precision(world.device))
@@ -94,7 +94,7 @@ def _load(state: TrainState, saved: Saved, world: World) -> None:
 
 
 def check_ranks(plan: Plan, state: TrainState, latents: StepLatents, world: World) -> None:
-    """A cheap look, before the first step, at what goes wrong silently where it goes wrong."""
+    """Checks cheaply, before the first step, for mistakes that would otherwise stay silent."""
     batches, position = plan.batches, state.images_seen
     assert_equal_on_all_ranks(
         world,
@@ -114,7 +114,7 @@ def check_ranks(plan: Plan, state: TrainState, latents: StepLatents, world: Worl
 
 
 def announce(run: Run, plan: Plan, images_seen: int) -> None:
-    """Says in a line what is about to be trained, and how."""
+    """Logs in one line what is about to be trained, and how."""
     log.info(
         "%s %s on %d rank(s) of %s, %s; %d images of %s (%s); %d a step, %d in all",
         "going on with" if images_seen else "starting",

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 
 def share_of_rate(images_seen: int, total_images: int, decay_last: float) -> float:
-    """Which share of the learning rate holds at a position: 1, and over the last `decay_last` of the run down to 0."""
+    """Returns the factor of the learning rate: 1, falling to 0 over the last `decay_last` of the run."""
     if not decay_last:
         return 1.0
     return min(1.0, max(0.0, (total_images - images_seen) / (decay_last * total_images)))
@@ -24,7 +24,7 @@ class Rates:
         self._total_images, self._decay_last = total_images, decay_last
 
     def set(self, images_seen: int) -> None:
-        """Sets the rates of the step that begins here; a CUDA graph reads them where they lie."""
+        """Sets the learning rates of the next step; a CUDA graph reads them from the device."""
         share = share_of_rate(images_seen, self._total_images, self._decay_last)
         for group, full in zip(self._groups, self._full, strict=True):
             if isinstance(group["lr"], torch.Tensor):

@@ -46,7 +46,7 @@ class Recorder:
     checkpoints: Checkpoints
 
     def row(self, state: TrainState, throughput: Throughput) -> None:
-        """Logs the means since the last row; the one place where training waits for its figures.
+        """Logs the means since the last row; the only place where training waits for its figures.
 
         Raises RunFailed, on every rank, if they are not finite.
         """
@@ -69,7 +69,7 @@ class Recorder:
         self.watch.row(state, row)
 
     def score(self, state: TrainState) -> bool:
-        """Scores the generator's average, or the generator; whether a checkpoint is wanted because it is the best."""
+        """Scores the generator's average, or the generator. Returns whether to keep a checkpoint of it as best."""
         assert self.scoring
         self.statistics.ready(state)
         generator = state.generator if state.average is None else state.average
@@ -108,7 +108,7 @@ class Recorder:
         return Wanted(bests, state.watch.trusted_images if self.watch.on_collapse == "rollback" else None)
 
     def _assert_sound(self, state: TrainState) -> None:
-        """Finite figures, and the same weights on every rank."""
+        """Raises RunFailed unless figures are finite and weights are equal on all ranks."""
         # In fp16 a gradient may overflow and says nothing; a loss or probability must not.
         bad = state.window.sum_of("non_finite") > 0 or not state.window.sums.isfinite().all()
         if self.run.world.any(bool(bad)):
@@ -156,7 +156,7 @@ class RunWatch:
             self._act(self.watch.grid(state.watch, at, float(now) / self.real_spread), at, state)
 
     def diverged(self, state: TrainState) -> RunFailed:
-        """What a gradient that is not finite means for the run."""
+        """Handles a gradient that is not finite, as `train.on_collapse` asks."""
         text = f"the training diverged before {state.images_seen} images were seen: a gradient is not finite"
         if self.on_collapse == "rollback":
             return Collapsed(text, state.images_seen, state.watch.last_row, state.watch.rollbacks)
@@ -177,7 +177,7 @@ class RunWatch:
 
 
 def gradient_norm(network: nn.Module) -> dict[str, float]:
-    """Norm of the last step's gradient, as a figure of a row; none if it is not at hand or not finite (in fp16)."""
+    """Returns the norm of the last step's gradient as a figure of a row; empty if unknown or not finite (fp16)."""
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     norm = float(get_total_norm(gradients)) if gradients else math.nan
     return {"gradient/generator": norm} if math.isfinite(norm) else {}

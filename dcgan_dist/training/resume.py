@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint, and from which."""
+"""Which checkpoint a run continues from, and whether it may."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def find_checkpoint(run: RunConfig, checkpointer: Checkpointer) -> Saved | None:
 
 
 def _as_a_branch(saved: Saved) -> Saved:
-    """As a run begins with another's checkpoint: it does not inherit the trackers' runs and the rollbacks."""
+    """Returns a checkpoint for a run that branches off: without the trackers' ids and the rollbacks."""
     watch = WatchRecord(last_row=saved.images_seen, last_grid=saved.images_seen).as_dict()
     return replace(saved, tracker_ids={}, watch=watch)
 

@@ -1,4 +1,4 @@
-"""Takes a run that collapsed back to a checkpoint from before; it then goes on like any run that is resumed."""
+"""Takes a collapsed run back to an earlier checkpoint, from which it resumes like any other run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def roll_back(run: Run, recorder: Recorder, collapse: Collapsed) -> None:
 
 
 def _go_back(run: Run, recorder: Recorder, collapse: Collapsed) -> str | None:
-    """Why the run has to end; None if it can go on."""
+    """Goes back to a checkpoint. Returns why the run has to end instead, or None."""
     most, checkpointer = run.config.train.max_rollbacks, recorder.checkpoints.checkpointer
     if collapse.rollbacks >= most:
         return f"{collapse}; {collapse.rollbacks} rollback(s) did not help (train.max_rollbacks)"
@@ -64,7 +64,7 @@ def _targets(saved: list[int], since: int, best: int | None) -> list[int]:
 
 
 def _forget_after(folder: RunFolder, images_seen: int) -> None:
-    """Drops the figures and scores of the line that is given up."""
+    """Drops figures and scores after the checkpoint the run went back to."""
 
     def wanted(row: dict[str, Any]) -> bool:
         return row.get("images_seen", 0) <= images_seen

@@ -82,11 +82,11 @@ class GridWriter:
         return self._pending[-1]
 
     def wait(self) -> None:
-        """Returns when no grid is being written any more."""
+        """Waits until all grids have been written."""
         self.wait_for_those_so_far()()
 
     def wait_for_those_so_far(self) -> Callable[[], None]:
-        """What waits, when it is called, for the grids that were given until now and for no later one."""
+        """Returns a function that waits for the grids queued so far, and for no later one."""
         so_far = tuple(self._pending)
 
         def wait() -> None:
@@ -158,7 +158,7 @@ class Samples:
         self._trackers.image(name, path, images_seen, self._writer.save(copy_to_host(pixels), path))
 
     def wait_for_those_so_far(self) -> Callable[[], None]:
-        """What waits, when it is called, until the grids drawn until now are written."""
+        """Returns a function that waits until the grids drawn so far have been written."""
         return self._writer.wait_for_those_so_far()
 
 

@@ -1,4 +1,4 @@
-"""Scores during the training: the network that is drawn from best, now and then, and which moment was the best."""
+"""Scores taken during training, and which moment was the best."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrainingScores:
     """Figures of the score just taken, for the row of the same moment."""
 
     def take(self, generator: nn.Module, images_seen: int, averaged: bool) -> bool:
-        """Scores `generator` as it is at this moment; whether it is the best so far."""
+        """Scores `generator` now. Returns whether it is the best so far."""
         (score,) = self.evaluator.score(_drawing(generator))
         value, metric = float(self.world.broadcast_object(score.value)), score.protocol.metric
         if self.best is None or value < self.best[0]:
@@ -62,7 +62,7 @@ class TrainingScores:
         return is_best
 
     def take_pending(self) -> dict[str, float]:
-        """What the row of this moment is to hold."""
+        """Returns the score's figures for the next row, once."""
         pending, self.pending = self.pending, {}
         return pending
 
@@ -120,7 +120,7 @@ def _weights(asked: EvaluateConfig) -> Path | None:
 
 
 def _drawing(generator: nn.Module):  # noqa: ANN202
-    """What draws with a network that is in training otherwise; it changes nothing in it."""
+    """Returns a function that draws in evaluation mode and leaves the network unchanged."""
     dtype = next(generator.parameters()).dtype
 
     @torch.no_grad()

@@ -89,7 +89,7 @@ GROWN_UP, GROWN_UP_STEPS = 0.1, 200  # of the run, and in steps: no generator va
 
 @dataclass(frozen=True)
 class Sign:
-    """Something that was just seen for the first time."""
+    """A sign of collapse at its onset."""
 
     kind: str
     text: str
@@ -141,7 +141,7 @@ class WatchRecord:
 
     @property
     def trusted_images(self) -> int:
-        """No sign that is still to come can have begun before so many images were seen."""
+        """Images seen before which no future sign can have begun."""
         return min(self.last_row - int(sum(row["images"] for row in self.stretch)), self.last_grid)
 
     def as_dict(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def _typical_gradient(rows: Sequence[Figures]) -> float:
 
 
 def _seen(record: WatchRecord, kind: str, shows: bool, text: str, since: int) -> Sign | None:
-    """A sign at its onset; none while it lasts."""
+    """Returns a sign at its onset and None while it lasts."""
     onset = shows and kind not in record.shown
     record.shown = [other for other in record.shown if other != kind] + [kind] * shows
     record.texts.pop(kind, None)

@@ -42,7 +42,7 @@ class TrainState:
     images_seen: int = 0
 
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint holds of it, by the fields of `Saved`."""
+        """Returns the parts of a checkpoint that it provides, by the fields of `Saved`."""
         return {
             "images_seen": self.images_seen,
             "generator": self.generator.state_dict(),
@@ -61,9 +61,9 @@ class TrainState:
         }
 
     def load(self, saved: Saved, world: World) -> None:
-        """Becomes what was saved. Raises KeyError, RuntimeError or ValueError where the networks are of another shape.
+        """Loads a checkpoint. Raises KeyError, RuntimeError or ValueError where the networks are of another shape.
 
-        TypeError and AttributeError too, if it is no state at all.
+        Also TypeError and AttributeError if it is not a training state.
         """
         self.generator.load_state_dict(saved.generator)
         self.discriminator.load_state_dict(saved.discriminator)

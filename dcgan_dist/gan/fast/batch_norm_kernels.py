@@ -131,7 +131,7 @@ class _Shape:
         }
 
     def constants_of(self, norm: Norm) -> dict[str, Any]:
-        """The same for kernels that know the layer."""
+        """Constants for kernels that also use the layer's epsilon and slope."""
         return {"EPS": norm.eps, "SLOPE": norm.slope, **self.constants(norm.weight)}
 
 
