@@ -105,7 +105,7 @@ def _environment(device: str) -> dict[str, Any]:
 
     import torch
 
-    from dcgan_dist.run.environment import device_name
+    from dcgan_dist.tracking.open_trackers import device_name
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is found here (torch.cuda.is_available() is false); --device cpu rehearses on the CPU")

@@ -15,11 +15,11 @@ from dcgan_dist.data.loader import BatchPlan, PixelSource, endless_batches, open
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.distributed.host import keep_freed_memory
+from dcgan_dist.distributed.workforce import keep_freed_memory
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
+from dcgan_dist.training.by_position import StepLatents
 from dcgan_dist.training.engine import choose_kernels, open_update
-from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.state import initial_state
 
 

@@ -18,7 +18,7 @@ from data_prep.packing.stored_form import Form, store
 from data_prep.sources.entries import DamagedImage
 from dcgan_dist.base.errors import UserError, exit_cleanly, in_one_line
 from dcgan_dist.base.files import write_text
-from dcgan_dist.base.progress import progress_bar
+from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data import shard_format
 from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import index_lines, read_index

@@ -20,7 +20,7 @@ from data_prep.packing.stored_form import Form
 from data_prep.sources.entries import DamagedImage, Entry, ImageSource
 from data_prep.sources.recognise import UNDERSTOOD, is_celeba, passed_over, recognise
 from dcgan_dist.base.errors import UserError, exit_cleanly
-from dcgan_dist.base.progress import progress_bar
+from dcgan_dist.base.waiting import progress_bar
 
 HASHED_TOGETHER = 256
 COPY = ".parquet-images.tmp"

@@ -25,7 +25,7 @@ from data_prep.faces.traits import imagine_portrait
 from data_prep.packing.engines import in_processes
 from dcgan_dist.base.errors import UserError, exit_cleanly
 from dcgan_dist.base.files import sync_folder, temporary_name, write_text
-from dcgan_dist.base.progress import progress_bar
+from dcgan_dist.base.waiting import progress_bar
 
 IMAGES_FOLDER = "img_align_celeba"
 RECORD_FILE = "synthetic.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.command_line import positive, usable_cores
 from data_prep.packing.engines import in_processes
 from dcgan_dist.base.errors import UserError, exit_cleanly
-from dcgan_dist.base.progress import progress_bar
+from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import Sample

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcgan_dist.base.launcher import end_with_launcher
+from dcgan_dist.base.errors import end_with_launcher
 from dcgan_dist.command_line.arguments import add_checkpoint, add_seed, parse_once, whole_number
 from dcgan_dist.distributed.leaving import exit_as_rank
 

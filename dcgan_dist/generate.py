@@ -11,8 +11,7 @@ import math
 import signal
 from pathlib import Path
 
-from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.launcher import end_with_launcher
+from dcgan_dist.base.errors import UserError, end_with_launcher
 from dcgan_dist.command_line.arguments import add_checkpoint, add_seed, parse_once, whole_number
 from dcgan_dist.distributed.leaving import exit_as_rank
 

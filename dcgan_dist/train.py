@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dcgan_dist.base.launcher import end_with_launcher
+from dcgan_dist.base.errors import end_with_launcher
 from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.distributed.leaving import exit_as_rank
 

@@ -14,11 +14,11 @@ from dcgan_dist.config import DataConfig, TrainConfig
 from dcgan_dist.data.loader import PixelSource, endless_batches, open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import Manifest, read_manifest
-from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_out_of_memory
+from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
+from dcgan_dist.training.by_position import StepLatents
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
-from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.plan import Plan, settle
 from dcgan_dist.training.state import initial_state
 from launch.checks import Check

@@ -18,7 +18,7 @@ from data_prep.sources.celeba_images import ImageFolder, ImageZip
 from data_prep.sources.entries import DamagedImage, ImageSource
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.files import atomic_write, write_text
-from dcgan_dist.base.progress import progress_bar
+from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import Sample

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.progress import Advance
+from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
@@ -26,7 +26,7 @@ from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.data.shard_format import Manifest, read_manifest
-from dcgan_dist.distributed.host import free_host_memory
+from dcgan_dist.distributed.workforce import free_host_memory
 from dcgan_dist.distributed.world import World
 
 log = logging.getLogger(__name__)

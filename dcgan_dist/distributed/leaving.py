@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from dcgan_dist.base.errors import RunFailed, UserError, exit_cleanly, in_one_line
-from dcgan_dist.base.launcher import speaks_for_node
+from dcgan_dist.base.errors import RunFailed, UserError, exit_cleanly, in_one_line, speaks_for_node
 
 if TYPE_CHECKING:
     from dcgan_dist.distributed.world import World
+
 
 SECONDS_BEHIND_THE_CULPRIT = 2.0
 TORCHRUN_COUNTS_SECONDS = 1.0

@@ -12,8 +12,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
-from dcgan_dist.base.launcher import speaks_for_node, started_by_torchrun
+from dcgan_dist.base.errors import RunFailed, UserError, in_one_line, speaks_for_node, started_by_torchrun
 from dcgan_dist.base.waiting import told_if_long
 
 LEFT_OVER = "if no other ranks were started: unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"

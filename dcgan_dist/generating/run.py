@@ -7,9 +7,8 @@ from pathlib import Path
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.loader import Data
-from dcgan_dist.distributed.chunks import Workforce
-from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.workforce import Workforce, keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.arithmetic import groups_with_attribute, parse_groups, save_arithmetic
 from dcgan_dist.generating.images import save_images, save_walks

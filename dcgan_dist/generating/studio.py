@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.progress import progress_bar
+from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data.loader import Data, open_data
-from dcgan_dist.distributed.chunks import CHUNK, Workforce
+from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.features import discriminator_features
 from dcgan_dist.generating.latents import LatentsAt

@@ -13,19 +13,18 @@ from rich.console import Console
 from rich.table import Table
 
 from dcgan_dist.base.errors import RunFailed, UserError
-from dcgan_dist.base.progress import progress_stages
+from dcgan_dist.base.waiting import progress_stages
 from dcgan_dist.data.loader import open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.distributed.chunks import Workforce
-from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
+from dcgan_dist.distributed.workforce import Workforce, keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
 from dcgan_dist.metrics.evaluation import METRICS, WITH_WEIGHTS, Evaluator, Metric, Score, assert_installed
 from dcgan_dist.metrics.inception import download_weights, find_weights, missing_weights
 from dcgan_dist.metrics.scores import ScoreRow, append_scores, newest_comparable, read_scores
 from dcgan_dist.run.trained import Trained, load_on_every_rank
-from dcgan_dist.tracking.console import set_up_logging
+from dcgan_dist.tracking.tracker import set_up_logging
 
 DEFAULT_NUM_IMAGES = 8192
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.progress import Stage
+from dcgan_dist.base.waiting import Stage
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import PixelSource, decoder_name
 from dcgan_dist.data.shard_format import Manifest
-from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.metrics import inception, ms_ssim, sliced_wasserstein
 from dcgan_dist.metrics.image_sets import Draw, RealCache, drawn_images, random_order, real_images
 from dcgan_dist.metrics.scores import Protocol

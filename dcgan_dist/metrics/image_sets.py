@@ -13,9 +13,9 @@ from torch import Tensor
 from dcgan_dist.base.counter_random import normal, stream_seed
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.base.files import atomic_write
-from dcgan_dist.base.progress import Advance
+from dcgan_dist.base.waiting import Advance
 from dcgan_dist.data.loader import PixelSource
-from dcgan_dist.distributed.chunks import CHUNK, Workforce
+from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 
 Input = TypeVar("Input")

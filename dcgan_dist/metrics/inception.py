@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.counter_random import stream_seed
 from dcgan_dist.base.errors import UserError, in_one_line
-from dcgan_dist.base.progress import Advance
-from dcgan_dist.base.waiting import told_if_long
-from dcgan_dist.distributed.chunks import CHUNK, Workforce
+from dcgan_dist.base.waiting import Advance, told_if_long
+from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.metrics.image_sets import gathered
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"

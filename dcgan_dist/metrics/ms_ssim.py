@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dcgan_dist.distributed.chunks import CHUNK, Workforce
+from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.metrics.image_sets import gathered
 
 SIGMA = 1.5  # of the Gaussian window of 11 pixels

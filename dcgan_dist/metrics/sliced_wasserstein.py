@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dcgan_dist.base.counter_random import normal, words
 from dcgan_dist.data.sample_order import share
-from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.workforce import Workforce
 
 PATCH = 7  # pixels
 PATCHES_PER_IMAGE = 128

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.files import write_text
-from dcgan_dist.base.launcher import is_restart
+from dcgan_dist.base.errors import UserError, is_restart
+from dcgan_dist.base.files import append_row, keep_rows, read_rows, write_text
 from dcgan_dist.base.waiting import waiting_line
 from dcgan_dist.run.retention import checkpoint_name
 
@@ -198,3 +197,30 @@ def _try_lock(file: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+Kind = Literal["start", "resume", "preempted", "done", "failed", "warning", "rollback"]
+
+
+def note_event(path: Path, images_seen: int, kind: Kind, text: str) -> None:
+    """Appends an event; logs a failed write instead of raising."""
+    try:
+        append_row(path, {"time": round(time.time(), 3), "images_seen": images_seen, "kind": kind, "text": text})
+    except OSError as error:
+        log.warning("could not note in %s that: %s (%s)", path, text, error)
+
+
+def forget_warnings_after(path: Path, images_seen: int) -> None:
+    """Drops the warnings to which a run that goes on at `images_seen` will come again.
+
+    Those before a rollback are history like everything else: they led to it.
+    """
+    rows = read_rows(path)
+    last_rollback = max((number for number, row in enumerate(rows) if row.get("kind") == "rollback"), default=-1)
+    again = [row for row in rows[last_rollback + 1 :] if _is_warning_after(row, images_seen)]
+    if again:
+        keep_rows(path, lambda row: row not in again)
+
+
+def _is_warning_after(row: dict[str, Any], images_seen: int) -> bool:
+    return row.get("kind") == "warning" and row.get("images_seen", 0) > images_seen

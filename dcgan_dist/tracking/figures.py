@@ -1,17 +1,22 @@
-"""The figures of a row: means over its steps, how fast the run is, and what it waits for."""
+"""The figures of a row: means over its steps, speed and memory, where the wall time went, and a trace of some steps."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, schedule
 
-from dcgan_dist.base.stage_clock import StageClock
 from dcgan_dist.distributed.world import World
+
+log = logging.getLogger(__name__)
 
 
 class Throughput:
@@ -95,3 +100,88 @@ class MetricWindow:
         *sums, images = world.sum(self.sums).tolist()
         self.sums.zero_()
         return {name: total / images for name, total in zip(self.names, sums, strict=True)}
+
+
+class StageClock:
+    """Adds up the seconds of each stage; at any moment exactly one of them is running.
+
+    The first is "start", which began with the process: its imports count.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._stage = "start"
+        self._since = time.monotonic() - _age_of_process()
+
+    def enter(self, stage: str) -> None:
+        """Ends the current stage and starts or continues another one."""
+        now = time.monotonic()
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = stage, now
+
+    @contextlib.contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        """Counts the block as `stage`, then returns to the stage before it."""
+        before = self._stage
+        self.enter(stage)
+        try:
+            yield
+        finally:
+            self.enter(before)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage until now, in the order in which the stages first began, to 1/100."""
+        self.enter(self._stage)
+        return {stage: round(seconds, 2) for stage, seconds in self._seconds.items()}
+
+    def __str__(self) -> str:
+        """All stages in a line: `63 s: start 9.1, decode 3.0, train 48.2, ...`."""
+        seconds = self.seconds()
+        return f"{sum(seconds.values()):.0f} s: " + ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items())
+
+
+def _age_of_process() -> float:
+    """Seconds since this process was started; 0 where Linux's /proc does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # field 22, in clock ticks
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, uptime - started / os.sysconf("SC_CLK_TCK"))
+    return 0.0
+
+
+STEPS_BEFORE = 19  # what happens once, such as the recording of a CUDA graph, is over then
+
+
+class StepProfile:
+    """Records what host and device do during some steps and writes it once; does nothing for zero steps."""
+
+    def __init__(self, folder: Path, steps: int, world: World) -> None:
+        self._path = folder / f"rank-{world.rank}.json"
+        self._profiler: profile | None = None
+        if steps:
+            activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (world.device.type == "cuda")
+            self._profiler = profile(
+                activities=activities,
+                schedule=schedule(wait=STEPS_BEFORE - 1, warmup=1, active=steps, repeat=1),
+                on_trace_ready=self._write,
+            )
+            self._profiler.start()
+
+    def step(self) -> None:
+        """Reports that a step has finished."""
+        if self._profiler is not None:
+            self._profiler.step()
+
+    def close(self) -> None:
+        """Writes the trace recorded so far, if the run ended early."""
+        if self._profiler is not None:
+            self._profiler.stop()
+
+    def _write(self, trace: torch.profiler.profile) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            trace.export_chrome_trace(str(self._path))
+        except (OSError, RuntimeError) as error:
+            log.warning("could not write %s (%s); training goes on", self._path, error)
+            return
+        log.info("a trace of the steps is in %s; open it in ui.perfetto.dev", self._path)

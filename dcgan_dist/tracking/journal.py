@@ -6,9 +6,8 @@ import contextlib
 import logging
 from collections.abc import Mapping
 
-from dcgan_dist.base.stage_clock import StageClock
-from dcgan_dist.run.events import note_event
-from dcgan_dist.run.folder import RunFolder, Status
+from dcgan_dist.run.folder import RunFolder, Status, note_event
+from dcgan_dist.tracking.figures import StageClock
 from dcgan_dist.tracking.tracker import Trackers
 
 log = logging.getLogger(__name__)

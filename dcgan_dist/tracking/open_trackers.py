@@ -1,21 +1,30 @@
-"""The trackers that a configuration asks for, going on where a checkpoint left them."""
+"""The trackers that a configuration asks for, continuing where a checkpoint left them, and what they are told first."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import platform
+import socket
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+import dcgan_dist
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.base.files import read_rows
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
-from dcgan_dist.tracking.wandb_service import forget_failed_start, service_url, why_unreachable
 from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id
 
 log = logging.getLogger(__name__)
@@ -100,3 +109,116 @@ def _online_or_offline(wandb: tuple[WandbRun, Mode], start: Callable[[WandbRun, 
     except Exception as error:
         log.warning("W&B cannot record (%s); the run goes on without W&B", in_one_line(error))
         return []
+
+
+SECONDS_TO_ANSWER = 8.0
+
+_WORDS = {
+    "SSLError": "no secure connection to it; does this machine know its certificate?",
+    "ProxyError": "the proxy does not let it through",
+    "ConnectTimeout": "no answer",
+    "ReadTimeout": "no answer",
+}
+
+
+def service_url() -> str:
+    """Where W&B's service is, as wandb's own settings say (WANDB_BASE_URL, wandb login --host)."""
+    import wandb
+
+    return str(wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url)
+
+
+def why_unreachable(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
+    """Why the service cannot be used with this user's key, in a few words; None if it can.
+
+    wandb's own start waits and tries again for a minute and a half, and a start that failed leaves its run "in use".
+    """
+    found: list[str | None] = []
+    asking = threading.Thread(target=lambda: found.append(_ask(url, seconds)), daemon=True)  # a name may take for ever
+    asking.start()
+    asking.join(seconds)
+    return found[0] if found else f"no answer within {seconds:.0f} seconds"
+
+
+def forget_failed_start() -> None:
+    """Ends wandb's background process, which would keep a run whose start failed "in use"."""
+    import wandb
+
+    wandb.teardown()
+
+
+def _ask(url: str, seconds: float) -> str | None:
+    import requests
+
+    key = os.environ.get("WANDB_API_KEY")  # without it requests takes what netrc has for this host, as wandb does
+    query = {"query": "query Viewer { viewer { id } }"}
+    try:
+        answer = requests.post(f"{url}/graphql", json=query, auth=("api", key) if key else None, timeout=seconds)
+    except requests.RequestException as error:
+        return _in_words(error)
+    if answer.status_code in (401, 403):
+        return f"it does not accept the API key (status {answer.status_code})"
+    if answer.status_code != 200:
+        return f"it answers with status {answer.status_code}"
+    try:
+        content: Any = answer.json()
+        return None if content["data"]["viewer"] else "it does not know the API key"
+    except (ValueError, LookupError, TypeError):
+        return "what answers there is not W&B"
+
+
+def _in_words(error: Exception) -> str:
+    """Returns the cause of an error, without the exceptions that wrap it."""
+    name, text = type(error).__name__, str(error)
+    if name in _WORDS:
+        return _WORDS[name]
+    if "resol" in text.lower() or "name or service" in text.lower():
+        return "its name is not known here"
+    return "connection refused" if "refused" in text else "the connection was cut"
+
+
+def describe_environment(
+    world: World, manifest: Manifest, precision: str, global_batch: int, total_images: int
+) -> dict[str, Any]:
+    """Names with their units, and values for JSON. Every rank must call it; all get the same but for `commit`."""
+    hosts = dict.fromkeys(world.gather_objects(socket.gethostname()))
+    devices = dict.fromkeys(world.gather_objects(device_name(world.device)))
+    return {
+        "dcgan_dist": dcgan_dist.__version__,
+        "commit": _commit() if world.is_main else "",
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": world.device.type,
+        "device_name": ", ".join(devices),
+        "ranks": world.size,
+        "hosts": ", ".join(hosts),
+        "precision": precision,
+        "global_batch": global_batch,
+        "total_images": total_images,
+        "dataset": f"{manifest.dataset} ({manifest.split})",
+        "dataset_images": manifest.samples,
+        "dataset_fingerprint": manifest.fingerprint,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware's name as its maker writes it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """What git calls this checkout, with -dirty if it was changed; nothing where the code lies in no checkout."""
+    folder = Path(dcgan_dist.__file__).parents[1]
+    if not (folder / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ""

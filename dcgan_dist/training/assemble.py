@@ -7,45 +7,35 @@ import sys
 from dataclasses import replace
 
 from dcgan_dist.base.errors import Interrupted, RunFailed, UserError, in_one_line
-from dcgan_dist.base.progress import progress_bar
-from dcgan_dist.base.stage_clock import StageClock
+from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.command_line.train_config import write_yaml
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import Data, PixelSource, endless_batches, open_data, open_source
 from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.distributed.heartbeat import Heartbeat
-from dcgan_dist.distributed.host import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.leaving import (
     is_lost_connection,
     is_out_of_memory,
     leave_after_the_culprit,
     leave_out_of_memory,
 )
-from dcgan_dist.distributed.self_check import assert_equal_on_all_ranks
+from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
-from dcgan_dist.run.environment import describe_environment
-from dcgan_dist.run.events import forget_warnings_after
-from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.run.folder import RunFolder, forget_warnings_after
 from dcgan_dist.run.stop import StopRequest
-from dcgan_dist.tracking.console import ConsoleTracker, set_up_logging
-from dcgan_dist.tracking.figures import Throughput
+from dcgan_dist.tracking.figures import StageClock, StepProfile, Throughput
 from dcgan_dist.tracking.journal import Journal
-from dcgan_dist.tracking.open_trackers import open_trackers
-from dcgan_dist.tracking.profile import StepProfile
-from dcgan_dist.tracking.tracker import JsonlTracker, Trackers
-from dcgan_dist.training.calibration import AverageStatistics
-from dcgan_dist.training.checkpoints import Checkpoints
-from dcgan_dist.training.ending import finish, report
+from dcgan_dist.tracking.open_trackers import describe_environment, open_trackers
+from dcgan_dist.tracking.tracker import ConsoleTracker, JsonlTracker, Trackers, set_up_logging
+from dcgan_dist.training.by_position import Rates, StepLatents
+from dcgan_dist.training.ending import finish, report, roll_back
 from dcgan_dist.training.engine import choose_kernels, open_update
-from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.loop import Cadence, Training, train
-from dcgan_dist.training.plan import Plan, Run, announce, check_ranks, restore, settle
-from dcgan_dist.training.rates import Rates
-from dcgan_dist.training.recorder import Recorder, RunWatch
+from dcgan_dist.training.plan import Plan, Run, announce, assert_equal_on_all_ranks, check_ranks, restore, settle
+from dcgan_dist.training.recorder import Checkpoints, Recorder, RunWatch
 from dcgan_dist.training.resume import find_checkpoint
-from dcgan_dist.training.rollback import roll_back
-from dcgan_dist.training.samples import FixedLatentSampler, Samples
+from dcgan_dist.training.samples import AverageStatistics, FixedLatentSampler, Samples
 from dcgan_dist.training.scoring import check_scores, open_scores
 from dcgan_dist.training.stability import Collapsed, StabilityWatch, lasting_signs
 from dcgan_dist.training.state import TrainState

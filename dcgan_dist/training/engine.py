@@ -14,10 +14,10 @@ from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.gradients import GradientAverage, replicate
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import GanStep
+from dcgan_dist.gan.weights import update_average
 from dcgan_dist.training.state import TrainState
 
 log = logging.getLogger(__name__)

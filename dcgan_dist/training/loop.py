@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dcgan_dist.base.progress import Advance
+from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.heartbeat import Heartbeat
-from dcgan_dist.tracking.figures import Throughput
-from dcgan_dist.tracking.profile import StepProfile
+from dcgan_dist.tracking.figures import StepProfile, Throughput
+from dcgan_dist.training.by_position import Rates, StepLatents
 from dcgan_dist.training.engine import Update
-from dcgan_dist.training.latents import StepLatents
 from dcgan_dist.training.plan import Plan, Run
-from dcgan_dist.training.rates import Rates
 from dcgan_dist.training.recorder import Recorder
 from dcgan_dist.training.state import TrainState
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from dcgan_dist.base.errors import UserError, in_one_line
-from dcgan_dist.base.stage_clock import StageClock
+from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.shard_format import Manifest
-from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.run.stop import StopRequest
-from dcgan_dist.training.latents import StepLatents
+from dcgan_dist.tracking.figures import StageClock
+from dcgan_dist.training.by_position import StepLatents
 from dcgan_dist.training.resume import check_identity, check_precision, choose_global_batch
 from dcgan_dist.training.state import TrainState, initial_state
 
@@ -130,3 +130,32 @@ def announce(run: Run, plan: Plan, images_seen: int) -> None:
     )
     if images_seen:
         log.info("%d images were seen before", images_seen)
+
+
+def checksum(network: nn.Module) -> str:
+    """Returns a checksum of all parameters and buffers: it changes if one bit does."""
+    total = torch.zeros((), dtype=torch.int64, device=next(network.parameters()).device)
+    for index, parameter in enumerate(network.parameters()):
+        bits = parameter.detach().contiguous().flatten().view(torch.int32).to(torch.int64)
+        places = torch.arange(len(bits), device=bits.device) % 65521 + 1 + index
+        total += (bits * places).sum()
+    return f"{int(total.item()):016x}"
+
+
+def assert_equal_on_all_ranks(world: World, values: dict[str, Any]) -> None:
+    """Raises RunFailed naming what differs and which ranks hold the odd value."""
+    everyone = world.gather_objects(values)
+    for what in values:
+        seen = [other[what] for other in everyone]
+        odd = [rank for rank, value in enumerate(seen) if value != seen[0]]
+        if odd:
+            raise RunFailed(f"{what} differ between ranks: rank 0 has {seen[0]}, rank {odd[0]} has {seen[odd[0]]}")
+
+
+def assert_disjoint(world: World, what: str, values: list[Any]) -> None:
+    """Raises RunFailed naming two ranks that hold one of the same `values`."""
+    owner: dict[Any, int] = {}
+    for rank, theirs in enumerate(world.gather_objects(values)):
+        for value in theirs:
+            if owner.setdefault(value, rank) != rank:
+                raise RunFailed(f"{what} must differ between ranks: ranks {owner[value]} and {rank} hold the same")

@@ -6,8 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.launcher import is_restart
+from dcgan_dist.base.errors import UserError, is_restart
 from dcgan_dist.config import DataConfig, RunConfig, TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer

@@ -13,7 +13,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import EvaluateConfig, TrainConfig
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
-from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.step import to_pixels
 from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator, assert_installed

@@ -16,9 +16,9 @@ from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.fast.convolutions import use_fast_convolutions
 from dcgan_dist.gan.generator import Generator
-from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import StepMetrics
+from dcgan_dist.gan.weights import initialize
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.tracking.figures import MetricWindow
 from dcgan_dist.training.stability import WatchRecord

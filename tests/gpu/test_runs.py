@@ -21,8 +21,7 @@ from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.run.trained import load_trained
-from dcgan_dist.training.calibration import calibrate_batch_norm
-from dcgan_dist.training.samples import FixedLatentSampler, spread
+from dcgan_dist.training.samples import FixedLatentSampler, calibrate_batch_norm, spread
 from dcgan_dist.training.state import initial_state
 from tests.faults import wrong_batch_norm
 from tests.gpu.device import ALONE, CPU, DEVICE, ON_GPU, QUIET, SMALL, VISIBLE, command, on_gpu_or_rehearsed, train

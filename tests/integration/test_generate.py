@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generate import build_parser, check
 from dcgan_dist.generating.annotations import attribute_labels

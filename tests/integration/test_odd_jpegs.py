@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_prep.packing.plain_jpeg import is_plain
 from data_prep.sources.celeba_images import DamagedImage
-from dcgan_dist.data.image_header import is_readable
+from dcgan_dist.data.decode_dali import is_readable
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from tests.odd_jpegs import coloured, disagreement, ordinary, prepared, trial, with_strays

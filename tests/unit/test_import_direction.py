@@ -36,7 +36,7 @@ NARROW = {
     "dcgan_dist.distributed": ("dcgan_dist.distributed", "dcgan_dist.gan.fast", "dcgan_dist.base"),
     "dcgan_dist.generating": (
         *("dcgan_dist.base", "dcgan_dist.data", "dcgan_dist.distributed", "dcgan_dist.gan", "dcgan_dist.run"),
-        *("dcgan_dist.tracking.console", "dcgan_dist.generating"),
+        *("dcgan_dist.tracking.tracker", "dcgan_dist.generating"),
     ),
     "data_prep": (
         *("dcgan_dist.base", "dcgan_dist.data.crop", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
@@ -52,8 +52,8 @@ NARROW = {
 
 STANDARD_LIBRARY_ONLY = (
     "config",
-    *(f"base.{name}" for name in ("errors", "files", "launcher", "stage_clock", "waiting")),
-    *(f"data.{name}" for name in ("image_header", "shard_format", "shard_index")),
+    *(f"base.{name}" for name in ("errors", "files")),
+    *(f"data.{name}" for name in ("shard_format", "shard_index")),
 )
 
 

@@ -14,13 +14,13 @@ from torch import nn
 
 from dcgan_dist.base.errors import Interrupted, UserError
 from dcgan_dist.distributed.gradients import copy_from_main
-from dcgan_dist.distributed.self_check import assert_disjoint, assert_equal_on_all_ranks, checksum
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.metrics import inception
 from dcgan_dist.run.stop import StopRequest
 from dcgan_dist.tracking.figures import MetricWindow
-from dcgan_dist.training.calibration import calibrate_batch_norm
+from dcgan_dist.training.plan import assert_disjoint, assert_equal_on_all_ranks, checksum
+from dcgan_dist.training.samples import calibrate_batch_norm
 from dcgan_dist.training.state import initial_state
 from tests.distributed.ranks.batch_norm import close
 from tests.distributed.ranks.common import ALONE, CPU

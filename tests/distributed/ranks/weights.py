@@ -14,12 +14,12 @@ from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.gradients import copy_from_main, replicate
-from dcgan_dist.distributed.self_check import checksum
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.training.engine import open_update
+from dcgan_dist.training.plan import checksum
 from dcgan_dist.training.state import TrainState, initial_state
 from tests.distributed.ranks.batch_norm import close, random_tensor
 from tests.distributed.ranks.common import ALONE, CHANNELS, CPU

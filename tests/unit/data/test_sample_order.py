@@ -14,7 +14,7 @@ from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.distributed.world import World
-from dcgan_dist.training.latents import StepLatents
+from dcgan_dist.training.by_position import StepLatents
 
 CPU = torch.device("cpu")
 NUM_SAMPLES = 103

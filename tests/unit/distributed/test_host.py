@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.distributed.host import _free_in_control_groups, free_host_memory
+from dcgan_dist.distributed.workforce import _free_in_control_groups, free_host_memory
 from dcgan_dist.run.folder import RunFolder
 from tests.running import ROOT
 

@@ -17,13 +17,12 @@ from dcgan_dist.base.grid import lay_out
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
-from dcgan_dist.gan.ema import update_average
 from dcgan_dist.gan.generator import Generator
-from dcgan_dist.gan.initialize import initialize
 from dcgan_dist.gan.losses import BCE, LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.gan.step import GanStep, to_pixels, to_signed_unit
-from dcgan_dist.training.calibration import calibrate_batch_norm
+from dcgan_dist.gan.weights import initialize, update_average
+from dcgan_dist.training.samples import calibrate_batch_norm
 
 CPU = torch.device("cpu")
 LATENT, BASE, BATCH = 10, 4, 6

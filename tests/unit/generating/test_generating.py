@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig, TrainConfig
-from dcgan_dist.distributed.chunks import CHUNK, Workforce
+from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator

@@ -19,7 +19,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
-from dcgan_dist.distributed.chunks import Workforce
+from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.metrics import evaluate_checkpoint as evaluating
 from dcgan_dist.metrics import evaluation, inception

@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from dcgan_dist.distributed.world import World
-from dcgan_dist.tracking.console import ConsoleTracker
 from dcgan_dist.tracking.figures import MetricWindow, Throughput
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
-from dcgan_dist.tracking.tracker import JsonlTracker, Row, Trackers, last_images_seen
+from dcgan_dist.tracking.tracker import ConsoleTracker, JsonlTracker, Row, Trackers, last_images_seen
 
 ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dcgan_dist.base.stage_clock import StageClock
 from dcgan_dist.distributed.world import World
 from dcgan_dist.run.checkpoint import Checkpointer
+from dcgan_dist.tracking.figures import StageClock
 from dcgan_dist.tracking.tracker import Row, Trackers
 from dcgan_dist.training.samples import MOST_PENDING_GRIDS, GridWriter
 from tests.saved_checkpoints import saved_at
@@ -132,7 +132,7 @@ def test_rows_that_a_checkpoint_relies_on_are_written_at_once() -> None:
 def test_the_stages_of_a_run_add_up_to_the_time_since_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr("dcgan_dist.base.stage_clock._age_of_process", lambda: 2.0)
+    monkeypatch.setattr("dcgan_dist.tracking.figures._age_of_process", lambda: 2.0)
     clock = StageClock()
     for stage, seconds in (("decode", 3.0), ("train", 5.0), ("train", 7.0)):
         now += 1.0

@@ -10,7 +10,7 @@ import torch
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import OptimConfig, TrainConfig, TrainSection
-from dcgan_dist.training.rates import Rates, share_of_rate
+from dcgan_dist.training.by_position import Rates, share_of_rate
 from dcgan_dist.training.resume import check_identity
 from tests.running import (
     assert_same_tensors,

@@ -1,11 +1,20 @@
-"""The learning rates over a run: constant, then falling to zero over its last part."""
+"""What each step is given by its position in the run alone: latents and learning rates.
+
+Latents are functions of the seed and the position, so no rank has another's; rates make a resumed run the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
+
+from dcgan_dist.base.counter_random import normal, stream_seed
+from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.distributed.world import World
 
 
 def share_of_rate(images_seen: int, total_images: int, decay_last: float) -> float:
@@ -31,3 +40,24 @@ class Rates:
                 group["lr"].fill_(full * share)
             else:
                 group["lr"] = full * share
+
+
+@dataclass(frozen=True)
+class StepLatents:
+    """This rank's latents at each step."""
+
+    plan: BatchPlan
+    size: int
+    world: World
+    dtype: torch.dtype
+    rollbacks: int = 0
+    """After each the run goes on with others, or it would come to the same end."""
+
+    def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
+        """Returns the latents of the discriminator's and the generator's update, [count, size] each."""
+        seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
+        first, second = (
+            normal(seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
+            for stream in ("discriminator latents", "generator latents")
+        )
+        return first.to(self.dtype), second.to(self.dtype)
