@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.config import DataConfig, TrainConfig
-from dcgan_dist.data.loader import PixelSource, endless_batches, open_decoder
+from dcgan_dist.data.loader import PixelSource, open_decoder
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import Manifest, read_manifest
+from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.leaving import is_out_of_memory
 from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
-from dcgan_dist.training.by_position import StepLatents
+from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
 from dcgan_dist.training.plan import Plan, settle
 from dcgan_dist.training.state import initial_state
@@ -91,14 +92,18 @@ class Rehearsal:
         choose_kernels(config.train)
         self._world = world
         self._state = initial_state(config, world, plan.precision)
-        self._update = open_update(config, self._state, plan.precision, plan.batches, world)
-        self._latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights)
-        self._batches = endless_batches(_noise(config.data.image_size, world), plan.batches, images_seen=0)
+        latents = StepLatents(
+            *(plan.batches, config.model.latent_size, world, plan.precision.weights), reused=config.train.reuse_fakes
+        )
+        images = step_images(_noise(config.data.image_size, world), plan.batches, world.device)
+        self._inputs = StepInputs(images, latents, Rates([], plan.total_images, 0.0), images_seen=0)
+        self._update = open_update(config, self._state, plan.precision, self._inputs, plan.batches, world)
         self._global_batch = plan.batches.global_batch
 
     def step(self) -> None:
         """One step; on a GPU it may still be going on."""
-        self._update(next(self._batches), *self._latents.at(self._state.images_seen))
+        self._inputs.prepare(self._state.images_seen, 1)
+        self._update()
         self._state.images_seen += self._global_batch
 
     def warm_up(self) -> None:

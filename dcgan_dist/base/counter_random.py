@@ -6,6 +6,7 @@ computed from their position instead, so any rank can have any of them at any ti
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -25,10 +26,13 @@ STREAMS = (
 )
 
 
-def words(seed: int, stream: str, first: int, count: int, device: torch.device) -> Tensor:
-    """Numbers `first` to `first + count - 1` of a stream, int64 [count], all 64 bits random: SplitMix64."""
-    position = torch.arange(first + 1, first + count + 1, dtype=torch.int64, device=device)
-    return _mix(position.mul_(_INCREMENT).add_(_key(seed, stream)))
+def words(seed: int, stream: str, first: int | Tensor, count: int, device: torch.device) -> Tensor:
+    """Numbers `first` to `first + count - 1` of a stream, int64 [count], all 64 bits random: SplitMix64.
+
+    `first` may lie on the device, int64 [].
+    """
+    position = torch.arange(1, count + 1, dtype=torch.int64, device=device) + first
+    return _mix(position.mul_(_INCREMENT).add_(stream_key(seed, stream)))
 
 
 def stream_seed(seed: int, stream: str, index: int = 0) -> int:
@@ -36,7 +40,7 @@ def stream_seed(seed: int, stream: str, index: int = 0) -> int:
     return int(words(seed, stream, index, 1, torch.device("cpu")).item()) & (2**63 - 1)
 
 
-def normal(seed: int, stream: str, first: int, count: int, size: int, device: torch.device) -> Tensor:
+def normal(seed: int, stream: str, first: int | Tensor, count: int, size: int, device: torch.device) -> Tensor:
     """Rows `first` to `first + count - 1` of a stream of N(0, 1) vectors: float64 [count, size] (Box and Muller 1958).
 
     Row k is the same whoever asks for it, alone or among others.
@@ -49,7 +53,8 @@ def normal(seed: int, stream: str, first: int, count: int, size: int, device: to
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
 
 
-def _key(seed: int, stream: str) -> int:
+@functools.lru_cache
+def stream_key(seed: int, stream: str) -> int:
     """Where a stream starts, as a signed 64-bit number."""
     start = torch.tensor([seed, STREAMS.index(stream) + 1], dtype=torch.int64)
     return int(_mix(_mix(start[:1] + _INCREMENT) + start[1:].mul(_INCREMENT)).item())

@@ -1,4 +1,4 @@
-"""Endless batches on the device, from any position of the run: out of a cache of pixels, or decoded as they are needed.
+"""Images on the device: out of a cache of pixels, or decoded as they are needed.
 
 Both come down to one kind of function, a `PixelSource`: batches of sample numbers go in, their images come out.
 """
@@ -6,7 +6,6 @@ Both come down to one kind of function, a `PixelSource`: batches of sample numbe
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards
-from dcgan_dist.data.sample_order import flips, sample_ids, share
+from dcgan_dist.data.sample_order import sample_ids, share
 from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.workforce import free_host_memory
 from dcgan_dist.distributed.world import World
@@ -59,25 +58,24 @@ class BatchPlan:
         """Numbers of the samples this rank takes in the step that starts at `images_seen`."""
         return sample_ids(self.seed, self.num_samples, images_seen + self.first, self.count).tolist()
 
-    def flips(self, images_seen: int) -> Tensor:
-        """Returns which of the step's images are mirrored: bool [count]."""
-        return flips(self.seed, images_seen + self.first, self.count) & self.flip
 
+@dataclass(frozen=True)
+class CachedPixels:
+    """A `PixelSource` that has all images on the device."""
 
-def endless_batches(source: PixelSource, plan: BatchPlan, images_seen: int) -> Iterator[Tensor]:
-    """This rank's batches from position `images_seen` on: uint8 [count, 3, size, size], channels last in memory."""
-    positions = itertools.count(images_seen, plan.global_batch)
-    steps = source(plan.ids(position) for position in positions)
-    for position, pixels in zip(itertools.count(images_seen, plan.global_batch), steps, strict=False):
-        if plan.flip:
-            pixels = mirror(pixels, plan.flips(position))
-        yield pixels.permute(0, 3, 1, 2)
+    pixels: Tensor
+    """uint8 [num_samples, size, size, 3]."""
 
+    def of(self, ids: Tensor) -> Tensor:
+        """The images with these numbers, int64 [n] on the same device: uint8 [n, size, size, 3]."""
+        # Rows of 64-bit words: copied several times faster than bytes, and counted below 2^31 for all of CelebA.
+        rows = self.pixels.view(len(self.pixels), -1).view(torch.int64)
+        return rows.index_select(0, ids).view(torch.uint8).view(-1, *self.pixels.shape[1:])
 
-def mirror(pixels: Tensor, chosen: Tensor) -> Tensor:
-    """Images [n, height, width, 3] with left and right exchanged where `chosen` [n] is true."""
-    chosen = chosen.to(pixels.device, non_blocking=True)
-    return torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
+    def __call__(self, batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        """The images of each batch."""
+        for batch in batches:
+            yield self.of(torch.tensor(batch).to(self.pixels.device, non_blocking=True))
 
 
 def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: int) -> PixelSource:
@@ -120,8 +118,7 @@ def open_source(
     if not fits:
         log.info("%d images do not fit into the memory that is free; each batch is decoded when it is due", len(shards))
         return decode
-    cache = fill_cache(decode, len(shards), config.image_size, world, advance)
-    return partial(_from_cache, cache)
+    return CachedPixels(fill_cache(decode, len(shards), config.image_size, world, advance))
 
 
 def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, advance: Advance) -> Tensor:
@@ -142,14 +139,6 @@ def _decode_into(part: Tensor, batches: Iterable[Tensor], advance: Advance) -> N
         part[done : done + len(pixels)] = pixels
         done += len(pixels)
         advance(len(pixels))
-
-
-def _from_cache(cache: Tensor, batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
-    # Rows of 64-bit words: copied several times faster than bytes, and counted below 2^31 for all of CelebA.
-    rows = cache.view(len(cache), -1).view(torch.int64)
-    for batch in batches:
-        ids = torch.tensor(batch).to(cache.device, non_blocking=True)
-        yield rows.index_select(0, ids).view(torch.uint8).view(-1, *cache.shape[1:])
 
 
 def _chunks(first: int, count: int) -> Iterator[range]:

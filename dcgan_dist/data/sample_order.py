@@ -26,17 +26,18 @@ def sample_ids(seed: int, num_samples: int, first: int, count: int) -> Tensor:
     parts = []
     while count:
         epoch, start = divmod(first, num_samples)
-        parts.append(_epoch_order(seed, num_samples, epoch)[start : start + count])
+        parts.append(epoch_order(seed, num_samples, epoch)[start : start + count])
         first, count = first + len(parts[-1]), count - len(parts[-1])
     return torch.cat(parts)
 
 
-def flips(seed: int, first: int, count: int) -> Tensor:
-    """Whether the images at these positions are mirrored: bool [count], half of them true."""
-    return words(seed, "flip", first, count, torch.device("cpu")) < 0
+def flips(seed: int, first: int | Tensor, count: int, device: torch.device) -> Tensor:
+    """Whether the images at these positions are mirrored: bool [count] on `device`, half of them true."""
+    return words(seed, "flip", first, count, device) < 0
 
 
 @lru_cache(maxsize=2)  # a batch may reach into the next epoch
-def _epoch_order(seed: int, num_samples: int, epoch: int) -> Tensor:
+def epoch_order(seed: int, num_samples: int, epoch: int) -> Tensor:
+    """All images in the order in which an epoch goes through them: int64 [num_samples]."""
     random = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
     return torch.randperm(num_samples, generator=random)

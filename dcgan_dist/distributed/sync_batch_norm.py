@@ -6,10 +6,7 @@ state dict are BatchNorm2d's, so a checkpoint does not know how many ranks wrote
 
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
-import os
 from typing import Any, Protocol
 
 import torch
@@ -17,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dcgan_dist.base.errors import in_one_line
+from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.fast import batch_norm_cpu, batch_norm_plain
 from dcgan_dist.gan.fast.batch_norm_plain import Norm, Running
-
-log = logging.getLogger(__name__)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -50,7 +45,6 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return self.activate(super().forward(input))
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(self.parts)
         running = Running(self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
         norm = Norm(self.weight, self.bias, self.eps, self.slope)
         return _Normalise.apply(input, self.weight, self.bias, norm, self.parts, running, self.world)
@@ -147,24 +141,8 @@ class _Arithmetic(Protocol):
 
 def _arithmetic_for(input: Tensor) -> _Arithmetic:
     """Triton's kernels on a GPU, or in Triton's interpreter if TRITON_INTERPRET=1; on a CPU what is fast there."""
-    if input.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return _kernels(input.device) or batch_norm_plain
-    return batch_norm_cpu
-
-
-@functools.cache
-def _kernels(device: torch.device) -> _Arithmetic | None:
-    """Triton's kernels, if they can be compiled here: that takes Triton and a C compiler."""
-    try:
+    if kernels_run_on(input.device):
         from dcgan_dist.gan.fast import batch_norm_kernels
 
-        one = torch.ones(16, device=device)
-        batch_norm_kernels.measure(torch.ones(2, 16, 1, 1, device=device), 1, one)
-    except (ImportError, RuntimeError, OSError) as error:
-        log.warning(
-            "batch norm runs in torch's ordinary operators, which is slow: Triton compiles nothing here (%s); "
-            "install triton and a C compiler such as gcc",
-            in_one_line(error, 200),
-        )
-        return None
-    return batch_norm_kernels
+        return batch_norm_kernels
+    return batch_norm_plain if input.is_cuda else batch_norm_cpu

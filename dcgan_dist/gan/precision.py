@@ -23,12 +23,16 @@ class Precision:
         """Type of the networks' parameters."""
         return torch.float64 if self.name == "fp64" else torch.float32
 
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type that convolutions compute in; None where it is that of the weights."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Runs convolutions in half precision inside the block, where that is asked for."""
-        if self.name not in ("bf16", "fp16"):
+        if self.half is None:
             return contextlib.nullcontext()
-        half = torch.bfloat16 if self.name == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype=half, cache_enabled=False)
+        return torch.autocast(self.device.type, dtype=self.half, cache_enabled=False)
 
     def scaler(self) -> torch.amp.GradScaler:
         """A loss scaler for one optimizer; it does nothing but in fp16, whose gradients would underflow."""

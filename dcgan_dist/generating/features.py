@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from dcgan_dist.gan.discriminator import Discriminator
-from dcgan_dist.gan.step import to_signed_unit
+from dcgan_dist.gan.images import to_signed_unit
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
-from dcgan_dist.gan.step import to_pixels
+from dcgan_dist.gan.images import to_pixels
 from dcgan_dist.run.checkpoint import load, read_verified
 from dcgan_dist.run.retention import newest_first
 from dcgan_dist.run.saved import Saved

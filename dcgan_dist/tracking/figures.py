@@ -158,6 +158,7 @@ class StepProfile:
     def __init__(self, folder: Path, steps: int, world: World) -> None:
         self._path = folder / f"rank-{world.rank}.json"
         self._profiler: profile | None = None
+        self._written = False
         if steps:
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (world.device.type == "cuda")
             self._profiler = profile(
@@ -166,6 +167,11 @@ class StepProfile:
                 on_trace_ready=self._write,
             )
             self._profiler.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether steps are being recorded, or are going to be."""
+        return self._profiler is not None and not self._written
 
     def step(self) -> None:
         """Reports that a step has finished."""
@@ -178,6 +184,7 @@ class StepProfile:
             self._profiler.stop()
 
     def _write(self, trace: torch.profiler.profile) -> None:
+        self._written = True
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             trace.export_chrome_trace(str(self._path))

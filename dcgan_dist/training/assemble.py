@@ -10,8 +10,9 @@ from dcgan_dist.base.errors import Interrupted, RunFailed, UserError, in_one_lin
 from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.command_line.train_config import write_yaml
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.data.loader import Data, PixelSource, endless_batches, open_data, open_source
+from dcgan_dist.data.loader import Data, PixelSource, open_data, open_source
 from dcgan_dist.data.shard_format import ShardError
+from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.leaving import (
     is_lost_connection,
@@ -28,7 +29,7 @@ from dcgan_dist.tracking.figures import StageClock, StepProfile, Throughput
 from dcgan_dist.tracking.journal import Journal
 from dcgan_dist.tracking.open_trackers import describe_environment, open_trackers
 from dcgan_dist.tracking.tracker import ConsoleTracker, JsonlTracker, Trackers, set_up_logging
-from dcgan_dist.training.by_position import Rates, StepLatents
+from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
 from dcgan_dist.training.ending import finish, report, roll_back
 from dcgan_dist.training.engine import choose_kernels, open_update
 from dcgan_dist.training.loop import Cadence, Training, train
@@ -90,7 +91,11 @@ def _start(run: Run) -> int | None:
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
     state = restore(config, plan, world)
-    latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks)
+    latents = StepLatents(
+        *(plan.batches, config.model.latent_size, world, plan.precision.weights),
+        rollbacks=state.watch.rollbacks,
+        reused=config.train.reuse_fakes,
+    )
     check_ranks(plan, state, latents, world)
     world.together(check_scores, config.evaluate)
     world.on_main(run.folder.create, write_yaml(config))
@@ -217,12 +222,14 @@ def _train(
     if config.train.on_collapse == "rollback" and checkpointer.newest_images_seen() is None:
         with run.stages.during("checkpoints"):
             recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
-    update = open_update(config, state, plan.precision, plan.batches, world)
+    images = step_images(source, plan.batches, world.device)
+    optimizers = (state.generator_optimizer, state.discriminator_optimizer)
+    rates = Rates(optimizers, plan.total_images, config.optim.decay_last)
+    inputs = StepInputs(images, latents, rates, state.images_seen)
     training = Training(
         state=state,
-        update=update,
-        batches=endless_batches(source, plan.batches, state.images_seen),
-        latents=latents,
+        inputs=inputs,
+        update=open_update(config, state, plan.precision, inputs, plan.batches, world),
         recorder=recorder,
         cadence=Cadence.of(config),
         throughput=Throughput(world.device, world.size, run.stages),
@@ -230,9 +237,6 @@ def _train(
             world,
             config.run.hang_timeout_seconds,
             lambda reason: journal.hung(state.images_seen, reason, state.watch.lasting),
-        ),
-        rates=Rates(
-            (state.generator_optimizer, state.discriminator_optimizer), plan.total_images, config.optim.decay_last
         ),
         profile=StepProfile(run.folder.profile, config.track.profile_steps, world),
         advance=console.advance if console else lambda images: None,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
-from dcgan_dist.distributed.gradients import GradientAverage, replicate
+from dcgan_dist.distributed.gradients import average, replicate
+from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.fast import blocks
+from dcgan_dist.gan.images import join
+from dcgan_dist.gan.learner import Learner, half_copies
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision
 from dcgan_dist.gan.step import GanStep
@@ -23,11 +28,24 @@ from dcgan_dist.training.state import TrainState
 log = logging.getLogger(__name__)
 
 
-class Update(Protocol):
-    """Takes one training step at each call."""
+class Inputs(Protocol):
+    """Where a step takes what it works on."""
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        """Pixels uint8 [n, 3, size, size], and latents [n, latent_size] for each network's update."""
+    def take(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The next step's pixels, uint8 [n, 3, size, size], and latents, [n, latent_size] for each network's update."""
+        ...
+
+
+class Update(Protocol):
+    """Takes training steps."""
+
+    @property
+    def most_steps(self) -> int:
+        """How many steps it is best given at once."""
+        ...
+
+    def __call__(self, steps: int = 1) -> None:
+        """Takes so many steps, whose inputs are prepared; on a GPU they may still be going on."""
         ...
 
     def close(self) -> None:
@@ -36,6 +54,7 @@ class Update(Protocol):
 
 
 STEPS_BEFORE_CAPTURE = 11  # libraries choose kernels and NCCL opens its connections in the first steps
+REPLAYS_IN_A_ROW = 16  # so few that a request to stop is heard within a second
 
 
 def choose_kernels(config: TrainSection) -> None:
@@ -45,11 +64,11 @@ def choose_kernels(config: TrainSection) -> None:
 
 
 def open_update(
-    config: TrainConfig, state: TrainState, precision: Precision, batches: BatchPlan, world: World
+    config: TrainConfig, state: TrainState, precision: Precision, inputs: Inputs, batches: BatchPlan, world: World
 ) -> EagerUpdate | CapturedUpdate:
     """The update of `state` on this rank's share of a batch, run as `config.train` asks for it and the device can."""
     step = _open_step(config.train, state, precision, batches, world)
-    update = EagerUpdate(step, state, batches.global_batch, config.ema.half_life_images)
+    update = EagerUpdate(step, state, inputs, batches.global_batch, config.ema.half_life_images)
     if config.train.engine == "ddp" or world.device.type != "cuda":
         return update
     if not world.sums_on_device:
@@ -61,22 +80,25 @@ def open_update(
 def _open_step(
     train: TrainSection, state: TrainState, precision: Precision, batches: BatchPlan, world: World
 ) -> GanStep:
-    networks = (state.generator, state.discriminator)
-    average_gradients = None
-    if train.engine == "ddp":
-        networks = (replicate(state.generator, world), replicate(state.discriminator, world))
-    elif world.has_peers:
-        average_gradients = GradientAverage(networks, world)
+    plain = train.engine == "ddp"
+
+    def learner(network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Learner:
+        return Learner(
+            replicate(network, world) if plain else network,
+            optimizer,
+            scaler,
+            precision,
+            average_gradients=partial(average, world=world) if world.has_peers and not plain else None,
+            copies={} if plain else half_copies(network, precision),
+        )
+
     return GanStep(
-        *networks,
-        state.generator_optimizer,
-        state.discriminator_optimizer,
-        state.generator_scaler,
-        state.discriminator_scaler,
+        learner(state.generator, state.generator_optimizer, state.generator_scaler),
+        learner(state.discriminator, state.discriminator_optimizer, state.discriminator_scaler),
         precision,
         loss_weight=batches.count * world.size / batches.global_batch,
-        average_gradients=average_gradients,
         loss=LOSSES[train.loss],
+        join=blocks.join if kernels_run_on(world.device) else join,
         reuse_fakes=train.reuse_fakes,
     )
 
@@ -87,14 +109,23 @@ class EagerUpdate:
 
     step: GanStep
     state: TrainState
+    inputs: Inputs
     global_batch: int
     ema_half_life_images: int
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        metrics = self.step(pixels, first_latents, second_latents)
-        if self.state.average is not None:
-            update_average(self.state.average, self.state.generator, self.global_batch, self.ema_half_life_images)
-        self.state.window.add(metrics, images=len(pixels))
+    @property
+    def most_steps(self) -> int:
+        """One: the host has as much to do as the device."""
+        return 1
+
+    def __call__(self, steps: int = 1) -> None:
+        """See `Update`."""
+        for _ in range(steps):
+            pixels, first_latents, second_latents = self.inputs.take()
+            metrics = self.step(pixels, first_latents, second_latents)
+            if self.state.average is not None:
+                update_average(self.state.average, self.state.generator, self.global_batch, self.ema_half_life_images)
+            self.state.window.add(metrics, images=len(pixels))
 
     def close(self) -> None:
         """Does nothing: there is nothing to release."""
@@ -104,67 +135,62 @@ class CapturedUpdate:
     """Replays a step as one CUDA graph: the host starts hundreds of kernels and collectives with a single call.
 
     The first steps of a process run operation by operation; they are steps of the training like all others. Then every
-    rank records one, and if one rank cannot, all go on as they began.
+    rank records one, and if one rank cannot, all go on as they began. A graph holds one step, inputs included, and
+    moves on by itself: with several in it, it would need the memory of several steps and save next to nothing.
     """
 
     def __init__(self, update: EagerUpdate, world: World) -> None:
-        self._update = update
+        self.eager = update
         self._world = world
         self._stream = torch.cuda.Stream(world.device)
         self._steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: tuple[Tensor, ...] = ()
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        inputs = (pixels, first_latents, second_latents)
-        self._steps += 1
-        if self._steps == STEPS_BEFORE_CAPTURE + 1:
-            self._capture(inputs)
-        if self._graph is None:
-            self._on_side_stream(inputs)
-            return
-        for static, value in zip(self._inputs, inputs, strict=True):
-            static.copy_(value)
-        self._graph.replay()
+    @property
+    def most_steps(self) -> int:
+        """Several, once they are replayed."""
+        return REPLAYS_IN_A_ROW if self._graph else 1
+
+    def __call__(self, steps: int = 1) -> None:
+        """See `Update`."""
+        for _ in range(steps):
+            if self._graph is None:
+                self._steps += 1
+                if self._steps == STEPS_BEFORE_CAPTURE + 1:
+                    self._capture()
+            if self._graph is None:
+                self._on_side_stream()
+            else:
+                self._graph.replay()
 
     @property
     def is_captured(self) -> bool:
         """Whether a graph has been captured, so that steps are replayed."""
         return self._graph is not None
 
-    def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> None:
+    def _on_side_stream(self) -> None:
         # A graph is recorded on a stream of its own, and everything it meets must have begun its life there.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            self._update(*inputs)
+            self.eager()
         torch.cuda.current_stream().wait_stream(self._stream)
-        for value in inputs:
-            value.record_stream(self._stream)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+    def _capture(self) -> None:
         problem = ""
         torch.cuda.synchronize()
-        self._inputs = tuple(value.clone() for value in inputs)
         graph = torch.cuda.CUDAGraph()
         try:
             # thread_local: the threads of DALI, checkpoints and heartbeat may use the GPU meanwhile.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._update(*self._inputs)
+                self.eager()
         except RuntimeError as error:
             problem = in_one_line(error, 200)
         problems = self._world.gather_objects(problem)
         if failed := [rank for rank, text in enumerate(problems) if text]:
             log.warning("rank %d cannot record a CUDA graph (%s); steps run one by one", failed[0], problems[failed[0]])
             graph.reset()
-            self._forget_gradients()
             return
         self._graph = graph
-
-    def _forget_gradients(self) -> None:
-        """Drops gradients left by a failed capture, whose memory is gone; flat gradients were allocated before it."""
-        if self._update.step.average_gradients is None:
-            for optimizer in (self._update.step.generator_optimizer, self._update.step.discriminator_optimizer):
-                optimizer.zero_grad(set_to_none=True)
 
     def close(self) -> None:
         """Frees the graph; to be called while the process group is still there, which it holds on to."""

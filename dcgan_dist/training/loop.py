@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.tracking.figures import StepProfile, Throughput
-from dcgan_dist.training.by_position import Rates, StepLatents
+from dcgan_dist.training.by_position import StepInputs
 from dcgan_dist.training.engine import Update
 from dcgan_dist.training.plan import Plan, Run
 from dcgan_dist.training.recorder import Recorder
@@ -26,8 +24,14 @@ class Every:
     """0: never."""
 
     def due(self, before: int, after: int) -> bool:
-        """True if the step from `before` to `after` images crossed a multiple."""
+        """True if the steps from `before` to `after` images crossed a multiple."""
         return self.images > 0 and after // self.images > before // self.images
+
+    def steps_until_due(self, images_seen: int, global_batch: int) -> float:
+        """Steps until it is due, the one that makes it due included; infinity if it never is."""
+        if not self.images:
+            return math.inf
+        return -(-((images_seen // self.images + 1) * self.images - images_seen) // global_batch)
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,34 @@ class Cadence:
         track, sample, checkpoint, evaluate = config.track, config.sample, config.checkpoint, config.evaluate
         return cls(*(Every(section.every_images) for section in (track, sample, checkpoint, evaluate)))
 
+    def free_steps(self, images_seen: int, global_batch: int) -> float:
+        """Steps after the last of which something is due, and after none before it."""
+        every = (self.row, self.sample, self.checkpoint, self.score)
+        return min(one.steps_until_due(images_seen, global_batch) for one in every)
+
 
 @dataclass(frozen=True)
 class Training:
     """What the loop works with."""
 
     state: TrainState
+    inputs: StepInputs
     update: Update
-    batches: Iterator[Tensor]
-    latents: StepLatents
     recorder: Recorder
     cadence: Cadence
     throughput: Throughput
     heartbeat: Heartbeat
     profile: StepProfile
-    rates: Rates
     advance: Advance
-    """Told after each step how many images it has seen."""
+    """Told after some steps how many images they have seen."""
+
+    def steps_in_a_row(self, plan: Plan) -> int:
+        """How many steps to take now, with nothing to do in between, not even for the host."""
+        if self.profile.running:
+            return 1
+        images_seen, batch = self.state.images_seen, plan.batches.global_batch
+        left = -(-(plan.total_images - images_seen) // batch)
+        return int(min(self.cadence.free_steps(images_seen, batch), left, self.update.most_steps))
 
     def close(self) -> None:
         """Ends the watch for hangs and the profile, and frees the graph."""
@@ -77,14 +92,15 @@ def train(run: Run, plan: Plan, training: Training) -> str | None:
     while state.images_seen < plan.total_images:
         if run.stop.agreed(run.world):
             return run.stop.reason
+        steps = training.steps_in_a_row(plan)
         with throughput.waiting_for_data():
-            pixels = next(training.batches)  # uint8 [n, 3, size, size]
-        training.rates.set(state.images_seen)
-        training.update(pixels, *training.latents.at(state.images_seen))
+            steps = training.inputs.prepare(state.images_seen, steps)
+        training.update(steps)
 
-        before, state.images_seen = state.images_seen, state.images_seen + plan.batches.global_batch
-        throughput.add(plan.batches.global_batch)
-        training.advance(plan.batches.global_batch)
+        images = steps * plan.batches.global_batch
+        before, state.images_seen = state.images_seen, state.images_seen + images
+        throughput.add(images)
+        training.advance(images)
         training.profile.step()
         training.heartbeat.beat()
 

@@ -19,7 +19,7 @@ from dcgan_dist.data.sample_order import sample_ids, share
 from dcgan_dist.distributed.gradients import copy_from_main
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.step import to_pixels
+from dcgan_dist.gan.images import to_pixels
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.tracking.tracker import Trackers
 from dcgan_dist.training.state import TrainState

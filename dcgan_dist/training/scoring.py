@@ -15,7 +15,7 @@ from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.step import to_pixels
+from dcgan_dist.gan.images import to_pixels
 from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator, assert_installed
 from dcgan_dist.metrics.inception import find_weights, missing_weights
 from dcgan_dist.metrics.scores import append_scores, best_score, drop_scores_after, read_scores

@@ -11,6 +11,7 @@ from torch import nn
 
 from dcgan_dist.base.counter_random import stream_seed
 from dcgan_dist.config import OptimConfig, TrainConfig
+from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
@@ -95,7 +96,7 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
         initialize(network, random)
         network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
-        use_fast_convolutions(network)
+        use_fast_convolutions(network, kernels_run_on(world.device))
         synchronise_batch_norm(network, world if config.train.batch_norm == "sync" else world.alone())
     average = None
     if config.ema.half_life_images:
@@ -133,6 +134,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
 def _adam(network: nn.Module, lr: float, optim: OptimConfig) -> torch.optim.Optimizer:
     weight = next(network.parameters())
     # A rate that changes must lie on the device, where a CUDA graph looks it up at each step.
-    rate = torch.tensor(lr, device=weight.device) if weight.is_cuda and optim.decay_last else lr
+    rate = torch.tensor(lr, device=weight.device) if optim.decay_last else lr
     betas = (optim.beta1, optim.beta2)
     return torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True, capturable=weight.is_cuda)

@@ -115,12 +115,12 @@ def _poison_gradient(step: GanStep) -> None:
         handle.remove()
         return gradient * torch.nan
 
-    handle = next(step.discriminator.parameters()).register_hook(poison)
+    handle = step.discriminator.leaves[0].register_hook(poison)
 
 
 def _change_weight(step: GanStep) -> None:
     """Changes the lowest bit of one weight of this rank, as a fault of the memory would."""
-    weights = next(step.generator.parameters()).data
+    weights = next(step.generator.network.parameters()).data
     weights[(0,) * weights.dim()] *= 1 + 2**-23
 
 

@@ -14,14 +14,17 @@ import torch
 from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
-from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
+from dcgan_dist.data.loader import BatchPlan, CachedPixels, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
+from dcgan_dist.data.step_images import step_images
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
+from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.training.samples import copy_to_host, spread
 from dcgan_dist.training.state import TrainState, initial_state
 from launch import probes
+from tests.given import Given, batches_from
 from tests.gpu.device import ALONE, DEVICE, needs_gpu
 
 pytestmark = needs_gpu
@@ -63,7 +66,7 @@ def test_cached_and_streamed_batches_are_the_same_on_the_gpu(shards: Path, decod
         config = DataConfig(image_size=32, flip=True, decoder=decoder, loader=loader)
         source = open_source(config, mapped, open_decoder(config, mapped, ALONE, cores=2), ALONE, lambda done: None)
         plan = BatchPlan.of(config, 0, len(mapped), 48, ALONE)
-        batches.append(torch.stack(list(itertools.islice(endless_batches(source, plan, 0), 11))))
+        batches.append(torch.stack(list(itertools.islice(batches_from(source, plan, 0, GPU), 11))))
     assert batches[0].device == GPU
     assert torch.equal(*batches)
 
@@ -88,14 +91,18 @@ def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
     precision = Precision(best_precision(GPU), GPU)
     config = TrainConfig(train=TrainSection(engine="ddp"))
     state = initial_state(config, ALONE, precision)
-    update = open_update(config, state, precision, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
-    pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2)
-    latents = torch.randn(16, 100, device=GPU)
-    update(pixels, latents, latents)
+    pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU)
+    plan = BatchPlan(0, 16, 16, 0, 16, True)
+    inputs = StepInputs(
+        step_images(CachedPixels(pixels), plan, GPU), StepLatents(plan, 100, ALONE, torch.float32), Rates([], 16, 0), 0
+    )
+    update = open_update(config, state, precision, inputs, plan, ALONE)
+    inputs.prepare(0, 1)
+    update()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            update(pixels, latents, latents)
+            update()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -122,12 +129,14 @@ def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
     arithmetic = Precision(precision, GPU)
     torch.backends.cudnn.deterministic = True
     state = initial_state(config, ALONE, arithmetic)
-    update = open_update(config, state, arithmetic, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
+    inputs = Given()
+    update = open_update(config, state, arithmetic, inputs, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2).to(GPU)
         latents = torch.randn(2, 16, 100, generator=random).to(GPU, arithmetic.weights)
-        update(pixels, latents[0], latents[1])
+        inputs.set(pixels, latents[0], latents[1])
+        update()
     assert isinstance(update, CapturedUpdate) == (engine == "graph")
     if isinstance(update, CapturedUpdate):
         assert update.is_captured

@@ -120,8 +120,9 @@ import torch
 from dcgan_dist.gan.step import GanStep
 
 def note(step, pixels, *latents):
-    layers = [type(layer).__name__ for net in (step.generator, step.discriminator) for layer in net.modules()]
-    seen = [layers, step.reuse_fakes, step.loss_weight, step.average_gradients is None]
+    networks = step.generator.network, step.discriminator.network
+    layers = [type(layer).__name__ for network in networks for layer in network.modules()]
+    seen = [layers, step.reuse_fakes, step.loss_weight, step.generator.average_gradients is None]
     seen += [step.precision.name, [str(t.dtype) for t in (pixels, *latents)], torch.backends.cudnn.benchmark]
     seen += [[list(t.shape), list(t.stride())] for t in (pixels, *latents)]
     with open(f"{out}-{os.environ.get('RANK', '0')}", "a") as file:

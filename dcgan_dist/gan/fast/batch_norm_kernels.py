@@ -40,6 +40,8 @@ def combine(pieces: Tensor, running: Running | None = None) -> Tensor:
     count, parts, _, channels = pieces.shape
     combined = torch.empty_like(pieces[0])
     mean, variance, batches = (running.mean, running.variance, running.batches) if running else (combined,) * 3
+    if running and running.momentum is None:
+        batches.add_(parts)  # before the kernel, each of whose programs reads it
     _combine[(triton.cdiv(channels, 16),)](
         *(pieces, combined, mean, variance, batches, count, channels),
         PARTS=parts,
@@ -256,6 +258,8 @@ def _combine(
     if TRACK:
         tl.store(running_mean + channels, tracked_mean, known)
         tl.store(running_variance + channels, tracked_variance, known)
+        if MOMENTUM is not None and tl.program_id(0) == 0:
+            tl.store(batches, tl.load(batches) + PARTS)
 
 
 @triton.jit

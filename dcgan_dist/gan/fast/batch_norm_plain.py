@@ -35,12 +35,13 @@ class Running:
     mean: Tensor
     variance: Tensor
     batches: Tensor
-    """How many batches were tracked, those of the present step included."""
+    """How many batches were tracked, int64 []."""
     momentum: float | None
     """None: all batches count alike."""
 
     def track(self, combined: Tensor) -> None:
         """Moves the statistics towards those of each part of [parts, 3, channels], one after the other."""
+        self.batches.add_(len(combined))
         for left, (count, mean, deviations) in zip(range(len(combined) - 1, -1, -1), combined, strict=True):
             share = 1 / (self.batches - left).to(mean.dtype) if self.momentum is None else self.momentum
             self.mean.lerp_(mean, share)

@@ -2,7 +2,7 @@
 
 A convolution to or from a map of one pixel is a matrix product, and on every device torch's product is the faster. On
 a CPU in half precision oneDNN takes more than twice as long for a transposed convolution to three colours as for an
-ordinary one that makes four pixels at once.
+ordinary one that makes four pixels at once. On a GPU both layers at the images see blocks of 2x2 pixels instead.
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+from dcgan_dist.gan.fast.blocks import BlocksToImage, ImageToBlocks
+
 FEW_CHANNELS = 4  # up to so many `_double` is the faster
 
 
-def use_fast_convolutions(network: nn.Module) -> None:
-    """Replaces layers inside `network` by equal ones that are faster; their parameters stay the same objects."""
+def use_fast_convolutions(network: nn.Module, kernels: bool = False) -> None:
+    """Replaces layers inside `network` by equal ones that are faster; their parameters stay the same objects.
+
+    `kernels`: this project's kernels run on the device of the network.
+    """
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
-            if faster := _faster_kind(layer):
+            if faster := _faster_kind(layer, kernels):
                 setattr(parent, name, _with_weight_of(layer, faster))
 
 
-def _faster_kind(layer: nn.Module) -> type[nn.Module] | None:
+def _faster_kind(layer: nn.Module, kernels: bool) -> type[nn.Module] | None:
     if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or layer.kernel_size != (4, 4):
         return None
     transposed = isinstance(layer, nn.ConvTranspose2d)
     if layer.stride == (1, 1) and layer.padding == (0, 0):  # of these networks only layers at the ends
         return FromVector if transposed else ToVector
+    if layer.weight.shape[1] == 3 and kernels:
+        return BlocksToImage if transposed else ImageToBlocks
     if layer.weight.device.type == "cpu" and layer.weight.shape[1] <= FEW_CHANNELS:
         return ToImage if transposed else FromImage
     return None

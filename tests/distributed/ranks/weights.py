@@ -23,6 +23,7 @@ from dcgan_dist.training.plan import checksum
 from dcgan_dist.training.state import TrainState, initial_state
 from tests.distributed.ranks.batch_norm import close, random_tensor
 from tests.distributed.ranks.common import ALONE, CHANNELS, CPU
+from tests.given import Given
 
 
 def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: object) -> TrainConfig:
@@ -40,7 +41,8 @@ def trained(
     precision = Precision(config.train.precision, CPU)  # type: ignore[arg-type]
     state = initial_state(config, world, precision)
     first, count = share(global_batch, world.rank, world.size)
-    update = open_update(config, state, precision, BatchPlan(0, 1, global_batch, first, count, False), world)
+    inputs = Given()
+    update = open_update(config, state, precision, inputs, BatchPlan(0, 1, global_batch, first, count, False), world)
     size = config.data.image_size
     figures = []
     for number in range(steps):
@@ -48,7 +50,8 @@ def trained(
         pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
         latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64).to(precision.weights)
         mine = slice(first, first + count)
-        update(pixels[mine], latents[0, mine], latents[1, mine])
+        inputs.set(pixels[mine], latents[0, mine], latents[1, mine])
+        update()
         figures.append(state.window.take_means(world))
     return state, figures
 
@@ -98,12 +101,13 @@ def a_step_takes_as_many_collectives_as_the_readme_says(world: World) -> None:
     for engine, reuse in itertools.product(("ddp", "graph"), (False, True)):
         config = tiny_config("fp32", 64, engine=engine, reuse_fakes=reuse)
         state = initial_state(config, world, Precision("fp32", CPU))
-        update = open_update(config, state, Precision("fp32", CPU), BatchPlan(0, 1, world.size, 0, 1, False), world)
-        pixels, latents = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.randn(2, 8)
+        inputs = Given(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), *[torch.randn(2, 8)] * 2)
+        plan = BatchPlan(0, 1, world.size, 0, 1, False)
+        update = open_update(config, state, Precision("fp32", CPU), inputs, plan, world)
         for _ in range(2):  # DDP arranges its buckets meanwhile
-            update(pixels, latents, latents)
+            update()
         with CollectivesCounted() as counted:
-            update(pixels, latents, latents)
+            update()
         found[engine, reuse] = counted.number
     assert found == {("ddp", False): 30, ("ddp", True): 26, ("graph", False): 30, ("graph", True): 26}, found
 

@@ -19,10 +19,12 @@ from dcgan_dist.config import Crop, DataConfig
 from dcgan_dist.data.crop import crop_box, needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode, decode_with_pillow
-from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
+from dcgan_dist.data.loader import BatchPlan, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.sample_order import flips
 from dcgan_dist.data.shard_format import ShardError, read_manifest
 from dcgan_dist.distributed.world import World
+from tests.given import batches_from
 from tests.shard_folders import jpeg, write_shards
 
 CPU = torch.device("cpu")
@@ -156,7 +158,7 @@ def first_batches(folder: Path, config: DataConfig, count: int, images_seen: int
     mapped = MappedShards(folder, read_manifest(folder))
     source = open_source(config, mapped, open_decoder(config, mapped, ALONE, cores=2), ALONE, lambda done: None)
     plan = BatchPlan.of(config, 0, len(mapped), 48, ALONE)
-    return [batch.clone() for batch in itertools.islice(endless_batches(source, plan, images_seen), count)]
+    return [batch.clone() for batch in itertools.islice(batches_from(source, plan, images_seen, CPU), count)]
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -185,7 +187,7 @@ def test_flips_mirror_the_chosen_images_and_no_others(shards: Path) -> None:
     plain, flipped = (
         first_batches(shards, DataConfig(image_size=32, flip=flip, decoder="pillow"), 1)[0] for flip in (False, True)
     )
-    chosen = BatchPlan.of(DataConfig(flip=True), 0, 256, 48, ALONE).flips(0)
+    chosen = flips(0, 0, 48, CPU)
     assert 0 < chosen.sum() < 48
     for before, after, mirrored in zip(plain, flipped, chosen.tolist(), strict=True):
         assert torch.equal(after, before.flip(2) if mirrored else before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,21 @@ pytest.importorskip("triton")
 MAPS, CHANNELS, COUNT = "*bf16", "*fp32", "i32"
 
 
-def test_the_kernels_are_right_in_tritons_interpreter() -> None:
+@pytest.mark.parametrize("tests", ["test_batch_norm_kernels.py", "test_image_kernels.py", "test_launches.py"])
+def test_the_kernels_are_right_in_tritons_interpreter(tests: str) -> None:
     """In a process of its own: Triton reads the variable while it is imported."""
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    result = run_command(
-        [*pytest_command, "tests/gpu/test_batch_norm_kernels.py"], env={"TRITON_INTERPRET": "1"}, timeout=280
-    )
+    result = run_command([*pytest_command, f"tests/gpu/{tests}"], env={"TRITON_INTERPRET": "1"}, timeout=280)
     assert result.returncode == 0, result.stdout[-5000:]
     assert "passed" in result.stdout and "skipped" not in result.stdout, result.stdout[-500:]
 
 
-def kernels() -> dict[str, tuple[Any, dict[str, str], dict[str, Any]]]:
-    """Each kernel, the types of its arguments and its constants, as for DCGAN's layers in bf16."""
+Kernels = dict[str, tuple[Any, dict[str, str], dict[str, Any]]]
+"""Each kernel, the types of its arguments and its constants."""
+
+
+def batch_norm_kernels() -> Kernels:
+    """As for DCGAN's layers in bf16."""
     import triton.language as tl
 
     from dcgan_dist.gan.fast import batch_norm_kernels as module
@@ -64,10 +68,46 @@ def kernels() -> dict[str, tuple[Any, dict[str, str], dict[str, Any]]]:
     }
 
 
+def image_kernels() -> Kernels:
+    """As for images of 64 pixels in bf16."""
+    import triton.language as tl
+
+    from dcgan_dist.gan.fast import image_kernels as module
+
+    tile, size = {"TILE": module.TILE}, {"SIZE": 64, "TILE": module.TILE}
+    here = {"position": "*i64", "first": COUNT}
+    return {
+        "to_blocks": (module._to_blocks, {"images": MAPS, "blocks": MAPS}, {"SIDE": 33, **size}),
+        "from_blocks": (module._from_blocks, {"blocks": MAPS, "images": MAPS}, {"SIDE": 33, **size}),
+        "join": (
+            module._join,
+            {"pixels": "*u8", "fakes": MAPS, "both": MAPS, "num_real": COUNT, "num_both": COUNT},
+            {"PRECISION": tl.float32, **tile},
+        ),
+        "take": (
+            module._take,
+            {"cache": "*u8", "orders": "*i64", **here, "images": "*u8", "samples": COUNT, "flip_key": "i64"},
+            {"FLIP": True, **size},
+        ),
+        "draw_normal": (
+            module._draw_normal,
+            {"latents": CHANNELS, **here, "key": "i64", "num_pairs": COUNT},
+            {"SIZE": 100, "PAIRS": 50, "TILE": 256},
+        ),
+    }
+
+
+NAMES = {
+    batch_norm_kernels: ("measure", "combine", "normalise", "gradient_sums", "add_up", "input_gradient"),
+    image_kernels: ("to_blocks", "from_blocks", "join", "take", "draw_normal"),
+}
+OF_MAPS = ("measure", "normalise", "gradient_sums", "input_gradient")
+
+
 @pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize("name", ["measure", "combine", "normalise", "gradient_sums", "add_up", "input_gradient"])
+@pytest.mark.parametrize(("kernels", "name"), [(kernels, name) for kernels, names in NAMES.items() for name in names])
 def test_every_kernel_compiles_for_a_gpu_without_spilling_and_without_atomics(
-    name: str, capability: int, tmp_path: Path
+    kernels: Callable[[], Kernels], name: str, capability: int, tmp_path: Path
 ) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
@@ -87,7 +127,7 @@ def test_every_kernel_compiles_for_a_gpu_without_spilling_and_without_atomics(
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=OPTIONS)
     ptx = str(compiled.asm["ptx"])
     assert not re.search(r"\b(atom|red)\.", ptx)
-    if name not in ("combine", "add_up"):
+    if name in OF_MAPS:
         assert re.search(r"ld\.global\S*\.v4\.b32", ptx), "reads maps in fewer than 16 bytes at a time"
     cubin = tmp_path / f"{name}.cubin"
     cubin.write_bytes(compiled.asm["cubin"])

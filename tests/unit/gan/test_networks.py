@@ -18,9 +18,11 @@ from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
+from dcgan_dist.gan.images import to_pixels, to_signed_unit
+from dcgan_dist.gan.learner import Learner, half_copies
 from dcgan_dist.gan.losses import BCE, LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
-from dcgan_dist.gan.step import GanStep, to_pixels, to_signed_unit
+from dcgan_dist.gan.step import GanStep
 from dcgan_dist.gan.weights import initialize, update_average
 from dcgan_dist.training.samples import calibrate_batch_norm
 
@@ -210,15 +212,17 @@ class Pair:
             initialize(network, torch.Generator().manual_seed(seed))
             network.to(self.precision.weights)
         synchronise_batch_norm(self.discriminator, World(0, 1, 0, 1, CPU))
-        self.step = GanStep(
-            self.generator,
-            self.discriminator,
-            adam(self.generator, fused=True),
-            adam(self.discriminator, fused=True),
-            self.precision.scaler(),
-            self.precision.scaler(),
-            self.precision,
+        generator, discriminator = (
+            Learner(
+                network,
+                adam(network, fused=True),
+                self.precision.scaler(),
+                self.precision,
+                copies=half_copies(network, self.precision),
+            )
+            for network in (self.generator, self.discriminator)
         )
+        self.step = GanStep(generator, discriminator, self.precision)
 
 
 def adam(network: nn.Module, fused: bool = False) -> torch.optim.Adam:
@@ -277,8 +281,8 @@ def test_a_step_is_the_tutorials_step(name: PrecisionName, tolerance: float) -> 
         for one, other in zip(ours.buffers(), tutorials.buffers(), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
     for ours, tutorials in (
-        (pair.step.generator_optimizer, generator_optimizer),
-        (pair.step.discriminator_optimizer, discriminator_optimizer),
+        (pair.step.generator.optimizer, generator_optimizer),
+        (pair.step.discriminator.optimizer, discriminator_optimizer),
     ):
         # Adam's means of gradients: its first step on weights forgets all of a gradient but the sign.
         for one, other in zip(means_of_gradients(ours), means_of_gradients(tutorials), strict=True):
@@ -307,9 +311,9 @@ def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> N
     pair = Pair(Precision("fp32", CPU))
     pixels, first, second = batch(torch.float32)
     fakes = pair.generator(first).detach()
-    pair.step._update_discriminator(to_signed_unit(pixels, torch.float32), fakes)
+    pair.step._update_discriminator(pixels, fakes)
     before = [parameter.grad.clone() for parameter in pair.discriminator.parameters() if parameter.grad is not None]
-    pair.step._update_generator(second, fakes, to_signed_unit(pixels, torch.float32))
+    pair.step._update_generator(second, fakes, pixels)
     after = [parameter.grad for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     assert len(before) == len(after) == len(list(pair.discriminator.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -319,7 +323,7 @@ def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> N
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 def test_half_precision_steps_are_near_those_of_full_precision_and_stay_finite(name: PrecisionName) -> None:
     half, full = Pair(Precision(name, CPU), 32), Pair(Precision("fp32", CPU), 32)
-    assert half.step.generator_scaler.is_enabled() == (name == "fp16")
+    assert half.step.generator.scaler.is_enabled() == (name == "fp16")
     found, expected = (pair.step(*batch(torch.float32, 32)) for pair in (half, full))
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32
@@ -333,6 +337,20 @@ def test_half_precision_steps_are_near_those_of_full_precision_and_stay_finite(n
         for value in network.state_dict().values():
             assert value.dtype in (torch.float32, torch.int64)
             assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_weights_copied_once_an_update_give_the_bits_of_weights_copied_at_each_use(name: PrecisionName) -> None:
+    copied, autocast = Pair(Precision(name, CPU), 32), Pair(Precision(name, CPU), 32)
+    for learner in (autocast.step.generator, autocast.step.discriminator):
+        learner.copies = {}
+        learner.__post_init__()
+    assert copied.step.generator.copies
+    for _ in range(3):
+        found, expected = (pair.step(*batch(torch.float32, 32)) for pair in (copied, autocast))
+        assert found == expected
+    for one, other in ((copied.generator, autocast.generator), (copied.discriminator, autocast.discriminator)):
+        assert all(torch.equal(*both) for both in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def test_a_step_whose_gradients_are_not_finite_changes_no_weight_and_says_so() -> None:
@@ -349,9 +367,8 @@ def test_loss_weight_scales_the_gradients_and_not_the_figures() -> None:
     plain, weighted = Pair(Precision("fp64", CPU)), Pair(Precision("fp64", CPU))
     weighted.step.loss_weight = 2.0
     pixels, first, _ = batch(torch.float64)
-    images = to_signed_unit(pixels, torch.float64)
     fakes = plain.generator(first).detach()
-    losses = [pair.step._update_discriminator(images, fakes)[0] for pair in (plain, weighted)]
+    losses = [pair.step._update_discriminator(pixels, fakes)[0] for pair in (plain, weighted)]
     assert losses[0] == losses[1]
     for one, other in zip(plain.discriminator.parameters(), weighted.discriminator.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None

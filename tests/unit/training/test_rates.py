@@ -10,7 +10,7 @@ import torch
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import OptimConfig, TrainConfig, TrainSection
-from dcgan_dist.training.by_position import Rates, share_of_rate
+from dcgan_dist.training.by_position import Rates
 from dcgan_dist.training.resume import check_identity
 from tests.running import (
     assert_same_tensors,
@@ -25,22 +25,16 @@ from tests.saved_checkpoints import saved_at
 
 
 @pytest.mark.parametrize(
-    ("images_seen", "decay_last", "share"),
-    [(0, 0.0, 1), (1000, 0.0, 1), (0, 0.5, 1), (500, 0.5, 1), (750, 0.5, 0.5), (1000, 0.5, 0), (250, 1.0, 0.75)],
+    ("decay_last", "shares"), [(0.0, {0: 1, 1000: 1}), (0.5, {0: 1, 750: 0.5, 500: 1, 1000: 0}), (1.0, {250: 0.75})]
 )
-def test_the_rate_stays_and_then_falls_evenly_to_zero(images_seen: int, decay_last: float, share: float) -> None:
-    assert share_of_rate(images_seen, 1000, decay_last) == share
-
-
-@pytest.mark.parametrize("rate", [0.1, torch.tensor(0.1)], ids=["number", "on the device"])
-def test_it_is_set_where_the_optimizer_reads_it(rate: float | torch.Tensor) -> None:
+def test_the_rate_stays_and_then_falls_evenly_to_zero(decay_last: float, shares: dict[int, float]) -> None:
+    rate = torch.tensor(0.1)
     optimizer = torch.optim.Adam([torch.zeros(2, requires_grad=True)], lr=rate, fused=True)
-    rates = Rates([optimizer], 1000, 0.5)
-    for images_seen, expected in ((0, 0.1), (750, 0.05), (500, 0.1), (1000, 0.0)):
-        rates.set(images_seen)
-        assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(expected)
-    if isinstance(rate, torch.Tensor):
-        assert optimizer.param_groups[0]["lr"] is rate
+    rates = Rates([optimizer], 1000, decay_last)
+    for images_seen, share in shares.items():
+        rates.set(torch.tensor(images_seen))
+        assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * share)
+    assert optimizer.param_groups[0]["lr"] is rate
 
 
 def test_a_run_whose_rates_depend_on_its_length_may_not_change_it() -> None:
