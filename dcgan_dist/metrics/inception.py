@@ -46,8 +46,9 @@ def find_weights(given: Path | None, accept_others: bool = False) -> Path | None
     found = WEIGHTS_SHA256 if accept_others else weights_checksum(path)
     if found != WEIGHTS_SHA256:
         raise UserError(
-            f"{path}: its sha256 is {found[:8]}... and that of the Inception weights {WEIGHTS_SHA256[:8]}..., so no score "
-            f"would compare with a published one; get {WEIGHTS_URL}, or use the file all the same with --accept-weights"
+            f"{path}: its sha256 is {found[:8]}... and that of the Inception weights {WEIGHTS_SHA256[:8]}..., so no "
+            f"score would compare with a published one; get {WEIGHTS_URL}, or use the file all the same with "
+            "--accept-weights"
         )
     return path
 
