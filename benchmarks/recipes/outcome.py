@@ -32,8 +32,8 @@ class Spread:
 
     @property
     def text(self) -> str:
-        """Mean, and lowest to highest where there are several."""
-        around = f" ({min(self.values):.3g} to {max(self.values):.3g})" if len(self.values) > 1 else ""
+        """Mean, and on a second line lowest to highest where there are several."""
+        around = f"\n{min(self.values):.3g} to {max(self.values):.3g}" if len(self.values) > 1 else ""
         return f"{self.mean:.3g}{around}"
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import dcgan_dist
 from benchmarks.recipes.outcome import MOMENTS, Outcome, RecipeOutcome, floors
 from benchmarks.recipes.study import Study
-from benchmarks.recipes.table import header, rows, title
+from benchmarks.recipes.table import explanation, header, rows, title
 from dcgan_dist import reporting
 from dcgan_dist.reporting.charts import Chart, Curve, Point
 from dcgan_dist.reporting.pictures import embed
@@ -118,7 +118,7 @@ def _contents(study: Study, found: Sequence[RecipeOutcome]) -> dict[str, Any]:
         "grids": _grids(study, found),
         "recipes": [(recipe.recipe.name, _settings(recipe.recipe.settings)) for recipe in found],
         "for_all": _settings(study.for_all),
-        "score_images": study.score_images,
+        "explanation": explanation(study),
         "out": study.out,
         "light": LIGHT,
         "dark": DARK,
@@ -153,7 +153,7 @@ def _curves(found: Sequence[RecipeOutcome]) -> list[RecipeCurve]:
     lines = [Curve(recipe.recipe.name, 0, _means(recipe.runs)) for recipe in found]
     if not any(bands):
         return []
-    axes = lay_out(Chart("", "", lines, max(high for band in bands for *_, high in band)))
+    axes = lay_out(Chart("", "", lines, _top(bands)))
     first = replace(lines[0], style=5)
     made = []
     for line, band in zip(lines, bands, strict=True):
@@ -162,6 +162,13 @@ def _curves(found: Sequence[RecipeOutcome]) -> list[RecipeCurve]:
             svg = SvgChart(replace(axes, chart=Chart(line.label, "", [line, *beside])))
             made.append(RecipeCurve(line.label, svg, band))
     return made
+
+
+def _top(bands: Sequence[Sequence[tuple[float, float, float]]]) -> float:
+    """Where the curves are cut off: what lies above is the beginning, when nothing has been learned."""
+    points = [(seen, high) for band in bands for seen, _, high in band]
+    half = max(seen for seen, _ in points) / 2
+    return 1.5 * max(high for seen, high in points if seen >= half)
 
 
 def _by_moment(runs: Sequence[Outcome]) -> dict[float, list[float]]:
@@ -182,7 +189,7 @@ def _band(runs: Sequence[Outcome]) -> list[tuple[float, float, float]]:
 
 
 def _grids(study: Study, found: Sequence[RecipeOutcome]) -> list[tuple[int, list[tuple[str, str, str]]]]:
-    """For each seed, a picture of every recipe: (name, images seen, picture); before the first seed's, real ones."""
+    """For each seed, a picture of every recipe: (name, images seen, picture); the first seed's after real images."""
     last = {
         (seed, recipe.recipe.name): run.run.grids[-1]
         for recipe in found
@@ -194,13 +201,12 @@ def _grids(study: Study, found: Sequence[RecipeOutcome]) -> list[tuple[int, list
     pictures = embed([path for path in (real, *paths.values()) if path], BYTES_FOR_PICTURES)
     sections = []
     for seed in study.seeds:
-        shown = [
-            (name, f"{last[seed, name].images_seen:,} images", pictures[path])
+        shown = [("real images", "", pictures[real])] if real in pictures and seed == study.seeds[0] else []
+        shown += [
+            (name, short(last[seed, name].images_seen), pictures[path])
             for (of, name), path in paths.items()
             if of == seed and path in pictures
         ]
-        if real in pictures and seed == study.seeds[0]:
-            shown.append(("Real", "", pictures[real]))
         if shown:
             sections.append((seed, shown))
     return sections

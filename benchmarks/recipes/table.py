@@ -12,20 +12,20 @@ from benchmarks.recipes.study import Study
 def header(study: Study, found: Sequence[RecipeOutcome]) -> list[str]:
     """What stands above each column, its second line after a line break."""
     known = floors(found)
-    names = [(metric, moment) for metric in study.metrics for moment in MOMENTS.values()]
+    names = [(metric, moment) for metric in study.metrics for moment in MOMENTS]
     above = [
-        f"{metric} {moment}\nreal images {known[metric]:.3g}" if metric in known else f"{metric} {moment}"
+        f"{metric} {moment}\nreal {known[metric]:.3g}" if metric in known else f"{metric} {moment}"
         for metric, moment in names
     ]
     return ["recipe", "runs", *above, "images/s"]
 
 
 def rows(study: Study, found: Sequence[RecipeOutcome]) -> list[list[str]]:
-    """A row for each recipe: means over the seeds, and lowest to highest."""
+    """A row for each recipe: means over the seeds, and on a second line lowest to highest."""
     return [
         [
             recipe.recipe.name,
-            f"{recipe.done} of {len(recipe.runs)}" + (f", {recipe.warned} warned" if recipe.warned else ""),
+            f"{recipe.done} of {len(recipe.runs)}" + (f"\n{recipe.warned} warned" if recipe.warned else ""),
             *(
                 spread.text if (spread := recipe.spread(metric, moment)) else ""
                 for metric in study.metrics
@@ -41,10 +41,9 @@ def print_table(study: Study, found: Sequence[RecipeOutcome], console: Any) -> N
     """Shows it on a rich console."""
     from rich.table import Table
 
-    caption = f"mean over the seeds (lowest to highest); scores of {study.score_images:,} images"
-    table = Table(title=title(study, found), caption=caption)
+    table = Table(title=title(study, found), caption=explanation(study))
     for number, name in enumerate(header(study, found)):
-        table.add_column(name, justify="right" if number > 1 else "left")
+        table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
     for row in rows(study, found):
         table.add_row(*row)
     console.print(table)
@@ -55,3 +54,11 @@ def title(study: Study, found: Sequence[RecipeOutcome]) -> str:
     seeds = len(study.seeds)
     of_seeds = f"{seeds} seed{'s' * (seeds > 1)}"
     return f"{len(found)} recipes, {of_seeds} each, {study.images:,} images at {study.image_size} pixels"
+
+
+def explanation(study: Study) -> str:
+    """How to read the table."""
+    return (
+        f"mean over the seeds, and lowest to highest; scores of {study.score_images:,} images; "
+        "best: at the lowest score in the midst of a run; real: of real images"
+    )

@@ -155,10 +155,10 @@ def test_the_outcome_is_the_mean_and_the_ends_over_the_seeds_of_a_recipe(tmp_pat
     found = outcomes(study, trials)
     assert found[0].spread("swd", "best") == Spread((20.0, 24.0))
     assert rows(study, found) == [
-        ["paper", "2 of 2", "22 (20 to 24)", "44 (40 to 48)", "0.3 (0.3 to 0.3)", "0.4 (0.4 to 0.4)", "100"],
+        ["paper", "2 of 2", "22\n20 to 24", "44\n40 to 48", "0.3\n0.3 to 0.3", "0.4\n0.4 to 0.4", "100"],
         ["hinge", "1 of 2", "20", "40", "0.3", "0.4", "100"],
     ]
-    assert header(study, found)[3] == "swd at the end\nreal images 6"
+    assert header(study, found)[3] == "swd end\nreal 6"
     result = json.loads(json.dumps(as_json(study, found)))
     assert result["recipes"]["paper"]["over the seeds"]["swd best"] == {"mean": 22.0, "lowest": 20.0, "highest": 24.0}
     assert result["recipes"]["hinge"]["runs"]["1"]["state"] == "not begun"
