@@ -37,12 +37,14 @@ MOST_SCORE_IMAGES = 8192  # unless --score-images asks for more
 def main() -> int:
     """Trains, scores, shows; the exit status."""
     given = build_parser().parse_args()
-    from benchmarks.recipes.recipe import chosen, read_recipes, settings_of
+    from benchmarks.recipes.recipe import assert_usable, chosen, read_recipes, settings_of
 
     for_all, known = read_recipes(given.file)
     recipes = chosen(given.recipe, known)
     for_all |= settings_of(given.all, "--all")
-    shards = given.shards or _drawn_faces(given.out, given.faces)
+    for recipe in recipes:
+        assert_usable(recipe, for_all)
+    shards = given.shards or _drawn_faces(given.out, given.faces, given.show)
     from benchmarks.recipes.study import Study
 
     samples = _samples(shards)
@@ -113,10 +115,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _drawn_faces(out: Path, count: int) -> Path:
+def _drawn_faces(out: Path, count: int, show_only: bool) -> Path:
     """Shards of drawn faces in `out`, made once; whole or not at all."""
     folder = out / f"drawn-{count}"
     if not folder.exists():
+        if show_only:
+            raise UserError(f"--out {out}: holds no study of {count} drawn faces to show; name its --shards or --faces")
         from benchmarks.__main__ import make_images
 
         print(f"drawing {count:,} faces ...", file=sys.stderr, flush=True)

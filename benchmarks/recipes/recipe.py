@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from dcgan_dist.base.errors import UserError, in_one_line
+from dcgan_dist.command_line.train_config import parse_arguments
 from dcgan_dist.command_line.yaml_settings import read_yaml
 
 FOR_ALL = "all"
@@ -83,6 +84,19 @@ def chosen(asked: list[list[str]], known: list[Recipe]) -> list[Recipe]:
     if not recipes and not known:
         raise UserError("there is no recipe; add --recipe NAME section.field=value ...")
     return recipes or known
+
+
+def assert_usable(recipe: Recipe, for_all: Settings) -> None:
+    """Raises UserError if the training command would not take a recipe's settings with those for all."""
+    try:
+        parse_arguments(as_arguments(for_all | recipe.settings))
+    except UserError as error:
+        raise UserError(f"recipe {recipe.name}: {error}") from None
+
+
+def as_arguments(settings: Settings) -> list[str]:
+    """Settings for the training command."""
+    return [f"--{key}={value}" for key, value in settings.items()]
 
 
 def _words(name: str, text: str) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recipes.recipe import Recipe, Settings
+from benchmarks.recipes.recipe import Recipe, Settings, as_arguments
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.files import read_rows
 from dcgan_dist.command_line.train_config import parse_arguments
@@ -63,7 +63,7 @@ class Study:
     def trials(self, recipes: Sequence[Recipe]) -> list[Trial]:
         """Every recipe with every seed: all recipes with the first seed come first.
 
-        Raises UserError if a recipe sets what is the study's, or the training command would not take its settings.
+        Raises UserError if a recipe sets what is the study's.
         """
         for recipe in recipes:
             _assert_own(recipe.settings, f"recipe {recipe.name}", {**GIVEN_BY, **_only_for_all()})
@@ -128,7 +128,7 @@ class Trial:
     @property
     def arguments(self) -> list[str]:
         """Its settings for the training command."""
-        return [f"--{key}={value}" for key, value in self.settings.items()]
+        return as_arguments(self.settings)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -163,13 +163,10 @@ class Trial:
         }
 
     def check(self) -> None:
-        """Raises UserError if its settings cannot be used, or its folder holds a run with others."""
-        try:
-            config = parse_arguments(self.arguments)
-        except UserError as error:
-            raise UserError(f"recipe {self.recipe.name}: {error}") from None
+        """Raises UserError if its folder holds a run with other settings."""
         if not (self.folder / "config.yaml").is_file():
             return
+        config = parse_arguments(self.arguments)
         wanted = {f"{part}.{key}": value for part, keys in config.as_dict().items() for key, value in keys.items()}
         for key, was in read_run(self.folder).settings.items():
             if key in wanted and not key.startswith(("run.", "track.")) and written(wanted[key]) != written(was):

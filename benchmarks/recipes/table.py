@@ -53,7 +53,8 @@ def title(study: Study, found: Sequence[RecipeOutcome]) -> str:
     """What was compared, in a line."""
     seeds = len(study.seeds)
     of_seeds = f"{seeds} seed{'s' * (seeds > 1)}"
-    return f"{len(found)} recipes, {of_seeds} each, {study.images:,} images at {study.image_size} pixels"
+    recipes = f"{len(found)} recipe{'s' * (len(found) > 1)}"
+    return f"{recipes}, {of_seeds} each, {study.images:,} images at {study.image_size} pixels"
 
 
 def explanation(study: Study) -> str:
