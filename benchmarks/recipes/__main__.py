@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="S", help="default: 0 1 2")
     add("--shards", type=Path, metavar="DIR", help="the images; default: drawn faces, made once in OUT")
     add("--faces", type=count, default=8192, metavar="N", help="drawn faces, without --shards (default: %(default)s)")
-    add("--points", type=count, default=10, metavar="N", help="scores in the midst of each run (default: %(default)s)")
+    add("--points", type=count, default=10, metavar="N", help="scores during each run (default: %(default)s)")
     add(
         "--score-images",
         type=whole_number(2),

@@ -16,7 +16,7 @@ from dcgan_dist.reporting.facts import training_seconds
 from dcgan_dist.reporting.read_run import RunRecord, read_run
 
 MOMENTS = {"best": "at its best", "end": "at the end"}
-"""When a run is scored: at the lowest score in its midst, and at its end."""
+"""When a run is scored: at the lowest score during it, and at its end."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Outcome:
     run: RunRecord | None
     """None before it began."""
     curve: list[Point]
-    """Images seen, and the score that is taken in the midst of a run."""
+    """Images seen, and the score that is taken during a run."""
     scores: dict[str, dict[str, ScoreRow]]
     """By moment (`best`, `end`) and metric."""
 
@@ -98,12 +98,12 @@ def outcomes(study: Study, trials: Sequence[Trial]) -> list[RecipeOutcome]:
 
 def _outcome(study: Study, trial: Trial) -> Outcome:
     run = read_run(trial.folder) if (trial.folder / "config.yaml").is_file() else None
-    midst = next(iter(run.training_scores.values()), []) if run else []
+    during = next(iter(run.training_scores.values()), []) if run else []
     moments = {"best": trial.best_at, "end": trial.images_seen if run and run.state == "done" else None}
     return Outcome(
         seed=trial.seed,
         run=run,
-        curve=[(float(row["images_seen"]), row["value"]) for row in midst],
+        curve=[(float(row["images_seen"]), row["value"]) for row in during],
         scores={moment: {} if at is None else trial.scores_at(at, study) for moment, at in moments.items()},
     )
 

@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from types import FrameType
 
 from benchmarks.recipes.study import Study, Trial, next_command
 from dcgan_dist.base.files import read_rows
-from dcgan_dist.base.waiting import progress_bar
+from dcgan_dist.base.waiting import progress_bar, terminal
 from dcgan_dist.reporting.facts import duration, training_seconds
 from dcgan_dist.run.folder import RunFolder
 
@@ -44,32 +43,39 @@ def carry_out(study: Study, trials: Sequence[Trial], at_once: int, gpus: int) ->
     waiting = deque(trial for trial in trials if next_command(study, trial))
     children: dict[int, Child] = {}
     problems: list[str] = []
-    print(remaining(study, trials, at_once), file=sys.stderr)
     seen = _images(trials)
+    _say(remaining(study, trials, at_once))
     with progress_bar("training", study.images * len(trials) - seen) as advance, _ended_with_us(children):
         while waiting or children:
             for slot in range(at_once):
                 if slot not in children and waiting:
-                    trial = waiting.popleft()
-                    print(f"{trial.name} ...", file=sys.stderr, flush=True)
-                    children[slot] = _start(trial, next_command(study, trial) or [], _environment(slot, at_once, gpus))
+                    _say(f"{waiting[0].name} ...")
+                    children[slot] = _start(study, waiting.popleft(), _environment(slot, at_once, gpus))
             time.sleep(POLL_SECONDS)
-            for slot, child in list(children.items()):
-                if child.process.poll() is None:
-                    continue
-                del children[slot]
-                following = next_command(study, child.trial)
-                if child.process.returncode or following == child.command:
-                    problems.append(f"{child.trial.name}: {_last_line(child.trial.log)} ({child.trial.log})")
-                    print(f"failed: {problems[-1]}", file=sys.stderr, flush=True)
-                elif following:
-                    children[slot] = _start(child.trial, following, _environment(slot, at_once, gpus))
+            for slot in [slot for slot, child in children.items() if child.process.poll() is not None]:
+                child = children.pop(slot)
+                if problem := _problem(study, child):
+                    problems.append(problem)
+                    _say(f"failed: {problem}")
+                elif next_command(study, child.trial):
+                    children[slot] = _start(study, child.trial, _environment(slot, at_once, gpus))
                 else:
-                    print(f"{child.trial.name}: done; {remaining(study, trials, at_once)}", file=sys.stderr, flush=True)
+                    _say(f"{child.trial.name}: done; {remaining(study, trials, at_once)}")
             now = _images(trials)
             advance(max(0, now - seen))
             seen = max(seen, now)
     return problems
+
+
+def _problem(study: Study, child: Child) -> str:
+    """Why a trial cannot go on after a command that has ended; "" if it can."""
+    if not child.process.returncode and next_command(study, child.trial) != child.command:
+        return ""
+    return f"{child.trial.name}: {_last_line(child.trial.log)} ({child.trial.log})"
+
+
+def _say(text: str) -> None:
+    terminal().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def remaining(study: Study, trials: Sequence[Trial], at_once: int) -> str:
@@ -91,7 +97,9 @@ def _images(trials: Sequence[Trial]) -> int:
     return sum(trial.images_seen for trial in trials)
 
 
-def _start(trial: Trial, command: list[str], environment: dict[str, str]) -> Child:
+def _start(study: Study, trial: Trial, environment: dict[str, str]) -> Child:
+    command = next_command(study, trial)
+    assert command, "only what is not done is started"
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
     library = ctypes.CDLL(None)
     with trial.log.open("ab") as log:
@@ -118,7 +126,8 @@ def _environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:
     """Runs at the same time have a GPU each, as far as there are some, or a share of the cores."""
     own = dict(os.environ)
     if at_once > 1 and gpus > 1:
-        own["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+        visible = own.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        own["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % gpus]
     if at_once > 1 and not gpus:
         own.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // at_once)))
     return own
@@ -136,7 +145,7 @@ def _ended_with_us(children: dict[int, Child]) -> Iterator[None]:
         yield
     finally:
         if children:
-            print("the runs are asked to save and stop; the same command goes on", file=sys.stderr, flush=True)
+            _say("the runs are asked to save and stop; the same command goes on")
         for child in children.values():
             child.process.terminate()
         for child in children.values():

@@ -19,7 +19,7 @@ from dcgan_dist.reporting.read_run import read_run
 from dcgan_dist.run.folder import RunFolder
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"
-CURVE_IMAGES = 2048  # drawn for a score in the midst of a run; fewer where the score at the end takes fewer
+CURVE_IMAGES = 2048  # drawn for a score during a run; fewer where the score at the end takes fewer
 SCORE_SEED = 0  # one for all runs, so that all are compared with the same real images
 
 GIVEN_BY = {
@@ -49,7 +49,7 @@ class Study:
     images: int
     """Images each run is trained on."""
     points: int
-    """Scores in the midst of each run."""
+    """Scores during each run."""
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     """Of the scores after a run, with their floors."""
@@ -146,7 +146,7 @@ class Trial:
 
     @property
     def best_at(self) -> int | None:
-        """Images seen at the lowest score in the midst of its run, if that checkpoint is there."""
+        """Images seen at the lowest score during its run, if that checkpoint is there."""
         rows = [row for row in read_scores(RunFolder(self.folder).scores) if row.get("during_training")]
         best = min(rows, key=lambda row: row["value"], default=None)
         there = best and RunFolder(self.folder).checkpoint(best["images_seen"]).is_file()

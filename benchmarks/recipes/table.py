@@ -61,5 +61,5 @@ def explanation(study: Study) -> str:
     """How to read the table."""
     return (
         f"mean over the seeds, and lowest to highest; scores of {study.score_images:,} images; "
-        "best: at the lowest score in the midst of a run; real: of real images"
+        "best: at the lowest score during a run; real: of real images"
     )

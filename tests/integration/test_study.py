@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.recipes.recipe import Recipe
+from benchmarks.recipes.running import carry_out
+from benchmarks.recipes.study import Study
 from tests.running import checkpoints, processes_naming, read_status, run_command, started, user_errors, wait_until
 
 COMMAND = (sys.executable, "-m", "benchmarks.recipes")
@@ -50,6 +53,15 @@ def test_a_study_that_is_killed_leaves_nothing_running_and_goes_on_where_it_was(
     assert found["floors"].keys() == {"swd", "ms_ssim"}
     assert "swift" in result.stdout
     assert "4 of 4 runs done" in (out / "study.html").read_text()
+
+
+def test_a_run_that_fails_is_told_with_its_reason(shards: Path, tmp_path: Path) -> None:
+    study = Study(tmp_path, shards, 32, 96, 1, (0,), ("swd",), 64, (), {}, 1)
+    (trial,) = study.trials([Recipe("blocked", {})])
+    trial.folder.parent.mkdir()
+    trial.folder.write_text("a file in the place of the run's folder")
+    (problem,) = carry_out(study, [trial], at_once=1, gpus=0)
+    assert problem.startswith(f"blocked, seed 0: error: run.dir = {trial.folder}: cannot be written")
 
 
 def test_a_misspelt_recipe_is_told_before_anything_is_trained(shards: Path, tmp_path: Path) -> None:

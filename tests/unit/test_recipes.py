@@ -104,7 +104,7 @@ def write_run(study: Study, trial: Trial, end: dict[str, float], best: dict[str,
     for images_seen in (200, 400):
         append_row(folder.metrics, {"images_seen": images_seen, "speed/images_per_second": 100.0})
         value = best["swd"] if images_seen == at_best else 99.0
-        row = {"images_seen": images_seen, "metric": "swd", "value": value, "protocol": {}, "protocol_key": "midst"}
+        row = {"images_seen": images_seen, "metric": "swd", "value": value, "protocol": {}, "protocol_key": "during"}
         append_row(folder.scores, row | {"during_training": True})
         Image.new("RGB", (8, 8), "red").save(folder.ema_grid(images_seen))
         folder.checkpoint(images_seen).touch()
