@@ -202,6 +202,10 @@ class EvaluateConfig:
     inception_weights: str | None = None
     """File of the Inception weights; null: where torch-fidelity downloads them to."""
 
+    accept_weights: bool = False
+    """Take Inception weights whose checksum is not that of torch-fidelity's; their scores compare only with scores of
+    the same file."""
+
 
 @dataclass(frozen=True)
 class TrackConfig:

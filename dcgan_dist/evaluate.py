@@ -65,6 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="of swd, ms_ssim, fid, kid; default: all, fid and kid only if the Inception weights are there",
     )
     parser.add_argument("--inception-weights", type=Path, metavar="FILE", help="default: torch-fidelity's download")
+    parser.add_argument(
+        "--accept-weights",
+        action="store_true",
+        help="take Inception weights whose checksum is not that of torch-fidelity's; "
+        "their scores compare only with scores of the same file",
+    )
     parser.add_argument("--decoder", choices=("auto", "dali", "pillow"), help="default: that of the training")
     parser.add_argument("--out", type=Path, metavar="FILE", help="takes the scores; default: RUN/scores.jsonl")
     parser.add_argument(
@@ -83,6 +89,7 @@ def _request(arguments: argparse.Namespace, kind: type[Request]) -> Request:
         seed=arguments.seed,
         metrics=tuple(dict.fromkeys(arguments.metrics)) if arguments.metrics else None,
         weights=arguments.inception_weights,
+        accept_weights=arguments.accept_weights,
         decoder=arguments.decoder,
         out=arguments.out,
         compare=tuple(arguments.compare),

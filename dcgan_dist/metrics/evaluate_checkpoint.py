@@ -40,6 +40,7 @@ class Request:
     seed: int
     metrics: tuple[Metric, ...] | None
     weights: Path | None
+    accept_weights: bool
     decoder: Literal["auto", "dali", "pillow"] | None
     out: Path | None
     compare: tuple[Path, ...]
@@ -130,8 +131,10 @@ def _weights(request: Request, world: World) -> Path | None:
 
     They are downloaded, once a node, only for a metric that is asked for by name.
     """
-    weights = world.together(find_weights, request.weights)
     wanted = bool(set(request.metrics or ()) & set(WITH_WEIGHTS))
+    if request.metrics and not wanted:
+        return None
+    weights = world.together(find_weights, request.weights, request.accept_weights)
     if not world.any(weights is None):
         return weights
     if not wanted:

@@ -20,6 +20,7 @@ from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.metrics.image_sets import gathered
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # of the 95,628,359 bytes
 WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}"
 DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without an answer
 LAYER = "2048"  # the last pooling layer
@@ -31,26 +32,35 @@ def cached_weights() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
 
 
-def find_weights(given: Path | None) -> Path | None:
+def find_weights(given: Path | None, accept_others: bool = False) -> Path | None:
     """The file of weights: the one that is given, else the cached one if it is there.
 
-    Raises UserError if one is given and is not there.
+    Raises UserError if one is given and is not there, or, without `accept_others`, if its checksum is another than that
+    of the weights with which published FIDs are computed.
     """
-    if given is not None:
-        if not given.is_file():
-            raise UserError(f"{given}: no such file of Inception weights; get {WEIGHTS_URL}")
-        return given
-    return cached_weights() if cached_weights().is_file() else None
+    path = given or cached_weights()
+    if not path.is_file():
+        if given is None:
+            return None
+        raise UserError(f"{given}: no such file of Inception weights; get {WEIGHTS_URL}")
+    found = WEIGHTS_SHA256 if accept_others else weights_checksum(path)
+    if found != WEIGHTS_SHA256:
+        raise UserError(
+            f"{path}: its sha256 is {found[:8]}... and that of the Inception weights {WEIGHTS_SHA256[:8]}..., so no "
+            f"score would compare with a published one; get {WEIGHTS_URL}, or use the file all the same with "
+            "--accept-weights"
+        )
+    return path
 
 
 def download_weights() -> Path | None:
-    """Fetches the weights into the cache, checked by the checksum in their name; None if that cannot be."""
+    """Fetches the weights into the cache and checks their checksum; None if that cannot be."""
     target, patience = cached_weights(), socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with told_if_long(WEIGHTS_URL, None, f"it is given up after {DOWNLOAD_TIMEOUT_SECONDS:.0f} seconds of silence"):
-            torch.hub.download_url_to_file(WEIGHTS_URL, str(target), hash_prefix="6726825d")
+            torch.hub.download_url_to_file(WEIGHTS_URL, str(target), hash_prefix=WEIGHTS_SHA256)
     except (OSError, RuntimeError):  # no network, no room, another file than the one that is meant
         return None
     finally:
@@ -67,9 +77,12 @@ def missing_weights(metric: str) -> UserError:
 
 
 def weights_checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); get {WEIGHTS_URL}") from None
 
 
 def load_network(path: Path, device: torch.device) -> nn.Module:

@@ -111,12 +111,19 @@ def check_scores(asked: EvaluateConfig) -> None:
 def _weights(asked: EvaluateConfig) -> Path | None:
     if asked.metric not in WITH_WEIGHTS:
         return None
-    weights = find_weights(Path(asked.inception_weights) if asked.inception_weights else None)
-    if weights is None:
-        raise UserError(
-            str(missing_weights(asked.metric)).replace("--inception-weights", "--evaluate.inception_weights")
-        )
+    try:
+        weights = find_weights(Path(asked.inception_weights) if asked.inception_weights else None, asked.accept_weights)
+        if weights is None:
+            raise missing_weights(asked.metric)
+    except UserError as error:
+        raise UserError(_with_names_of_settings(str(error))) from None
     return weights
+
+
+def _with_names_of_settings(text: str) -> str:
+    """A message of `python -m dcgan_dist.evaluate` in the words of the training command."""
+    text = text.replace("--inception-weights", "--evaluate.inception_weights")
+    return text.replace("--accept-weights", "--evaluate.accept_weights true")
 
 
 def _drawing(generator: nn.Module):  # noqa: ANN202

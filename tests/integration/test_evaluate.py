@@ -127,6 +127,11 @@ WRONG_USAGE = {
     "too many images": (("--checkpoint", "{run}", "--num-images", "257"), "has 256 real images"),
     "no weights": (("--checkpoint", "{run}", "--metrics", "fid"), "there are no Inception weights"),
     "no such weights": (("--checkpoint", "{run}", "--inception-weights", "{tmp}/none"), "no such file of Inception"),
+    "other weights": (("--checkpoint", "{run}", "--inception-weights", "{run}/status.json"), "--accept-weights"),
+    "no weights at all": (
+        ("--checkpoint", "{run}", "--accept-weights", "--inception-weights", "{run}/status.json", "--metrics", "fid"),
+        "does not hold the Inception weights",
+    ),
     "place that is a file": (("--checkpoint", "{run}", "--out", "{run}/status.json/x"), "cannot be written"),
     "nothing to compare with": (("--checkpoint", "{run}", "--compare", "{tmp}"), "has no swd to compare with"),
     "damaged shards": (("--checkpoint", "{run}", "--shards", "{tmp}/damaged"), "python -m data_prep.verify"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.counter_random import normal
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.config import DataConfig
+from dcgan_dist.config import DataConfig, EvaluateConfig
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.workforce import Workforce
@@ -36,6 +36,7 @@ from dcgan_dist.metrics.scores import (
     read_scores,
 )
 from dcgan_dist.metrics.sliced_wasserstein import DIRECTIONS, levels, patch_corners, sliced_wasserstein
+from dcgan_dist.training.scoring import check_scores
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, 0, 1, CPU)
@@ -300,8 +301,8 @@ def test_weights_that_only_some_nodes_have_are_used_by_none_unless_asked_for(
         def any(self, flag: bool) -> bool:
             return True  # another node has none
 
-    monkeypatch.setattr(evaluating, "find_weights", lambda given: tmp_path)
-    asked = evaluating.Request(tmp_path, None, None, None, 0, None, None, None, None, (), False)
+    monkeypatch.setattr(evaluating, "find_weights", lambda given, accept_others: tmp_path)
+    asked = evaluating.Request(tmp_path, None, None, None, 0, None, None, False, None, None, (), False)
     assert evaluating._weights(asked, ALONE) == tmp_path
     assert evaluating._weights(asked, WithOthers(0, 1, 0, 1, CPU)) is None
     by_name = dataclasses.replace(asked, metrics=("fid",))
@@ -326,6 +327,37 @@ def test_weights_that_are_not_there_are_told_with_the_place_to_put_them(
     assert "\n" not in message
     with pytest.raises(UserError, match="no such file"):
         inception.find_weights(tmp_path / "none.pth")
+
+
+def test_weights_of_another_checksum_are_refused_given_or_cached_unless_they_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = inception.cached_weights()
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"other weights")
+    other = hashlib.sha256(b"other weights").hexdigest()
+    for given in (None, cached):
+        with pytest.raises(UserError, match=rf"sha256 is {other[:8]}.* 6726825d.*--accept-weights") as caught:
+            inception.find_weights(given)
+        assert "\n" not in str(caught.value)
+        assert inception.find_weights(given, accept_others=True) == cached
+    monkeypatch.setattr(inception, "WEIGHTS_SHA256", other)
+    assert inception.find_weights(None) == cached
+
+
+def test_the_checksum_begins_as_the_name_of_the_weights_says() -> None:
+    assert len(inception.WEIGHTS_SHA256) == 64
+    assert inception.WEIGHTS_NAME.endswith(f"-{inception.WEIGHTS_SHA256[:8]}.pth")
+
+
+def test_training_refuses_weights_of_another_checksum_in_the_words_of_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"other weights")
+    asked = EvaluateConfig(every_images=64, metric="fid", inception_weights=str(path))
+    with pytest.raises(UserError, match=r"--evaluate\.accept_weights true"):
+        check_scores(asked)
+    check_scores(dataclasses.replace(asked, accept_weights=True))
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", None])
