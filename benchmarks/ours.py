@@ -41,7 +41,7 @@ class Ours:
         samples = self.manifest.samples if self.manifest else batch
         self.plan = BatchPlan(0, samples, batch, *share(batch, world.rank, world.size), flip=False)
         self.update = open_update(self.config, self.state, self.precision, self.plan, world)
-        self.latents = StepLatents(self.plan, self.config.model.latent_size, world, self.precision.weights)
+        self.latents = StepLatents.of(self.config, self.plan, world, self.precision.weights)
         pixels = torch.randint(0, 256, (self.plan.count, 64, 64, 3), dtype=torch.uint8)
         self.pixels = pixels.to(world.device).permute(0, 3, 1, 2)
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.profiler import record_function
 
-from dcgan_dist.gan.losses import BCE, Loss
+from dcgan_dist.gan.discriminator import take_power_step
+from dcgan_dist.gan.losses import BCE, NOISE_STD, Loss, approximate_r1
 from dcgan_dist.gan.precision import Precision
 
 
@@ -53,17 +54,23 @@ class GanStep:
     loss: Loss = BCE
     reuse_fakes: bool = False
     """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
+    r1_gamma: float = 0.0
+    """Weight of `approximate_r1` in what the discriminator minimises; no figure contains it."""
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
+    def __call__(
+        self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor, noise: Tensor | None = None
+    ) -> StepMetrics:
         """Updates the discriminator with `first_latents`, then the generator with `second_latents`, or with the same.
 
-        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
+        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size]; noise: as pixels, from N(0, 1), for the
+        penalty, without which there is none.
         """
         real_images = to_signed_unit(pixels, self.precision.weights)
         with _stage("draw"), self.precision.autocast(), torch.set_grad_enabled(self.reuse_fakes):
             fake_images = self.generator(first_latents)
         with _stage("discriminator"):
-            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(real_images, fake_images.detach())
+            judged = self._update_discriminator(real_images, fake_images.detach(), noise)
+            d_loss, d_lost, real_logits, fake_logits = judged
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with _stage("generator"):
@@ -74,10 +81,16 @@ class GanStep:
             real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
         return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
-    def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
-        real_logits, fake_logits = self._judge(real_images, fake_images)
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
+    def _update_discriminator(
+        self, real_images: Tensor, fake_images: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        take_power_step(self.discriminator)
+        noisy_images = () if noise is None else (real_images + NOISE_STD * noise,)
+        real_logits, *noisy_logits, fake_logits = self._judge(real_images, *noisy_images, fake_images)
+        loss = objective = self.loss.discriminator(real_logits, fake_logits)
+        if noisy_logits:
+            objective = loss + self.r1_gamma * approximate_r1(real_logits, noisy_logits[0])
+        lost = self._descend(objective, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
     def _update_generator(self, latents: Tensor, fake_images: Tensor, real_images: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,16 +104,16 @@ class GanStep:
         lost = self._descend(loss, self.generator, self.generator_optimizer, self.generator_scaler)
         return loss.detach(), lost
 
-    def _judge(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator's logits of real and generated images.
+    def _judge(self, *images: Tensor) -> list[Tensor]:
+        """The discriminator's logits of real and generated images, or of more kinds, generated ones last.
 
-        Both go through it together, each half with batch statistics of its own: the same as one after the other, in
-        half the calls.
+        All go through it together, each kind with batch statistics of its own: the same as one after the other, in
+        fewer calls.
         """
-        both = torch.cat([real_images.to(fake_images.dtype), fake_images])
-        with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
-            real_logits, fake_logits = self.discriminator(both).chunk(2)
-        return self._full(real_logits), self._full(fake_logits)
+        together = torch.cat([kind.to(images[-1].dtype) for kind in images])
+        with _statistics_of_parts(self.discriminator, len(images)), self.precision.autocast():
+            logits = self.discriminator(together).chunk(len(images))
+        return [self._full(kind) for kind in logits]
 
     def _descend(
         self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler

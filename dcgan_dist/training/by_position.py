@@ -1,6 +1,7 @@
-"""What each step is given by its position in the run alone: latents and learning rates.
+"""What each step is given by its position in the run alone: latents, noise and learning rates.
 
-Latents are functions of the seed and the position, so no rank has another's; rates make a resumed run the same.
+Latents and noise are functions of the seed and the position, so no rank has another's; rates make a resumed run the
+same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dcgan_dist.base.counter_random import normal, stream_seed
+from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.distributed.world import World
 
@@ -44,7 +46,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class StepLatents:
-    """This rank's latents at each step."""
+    """This rank's latents at each step, and the noise of a penalty."""
 
     plan: BatchPlan
     size: int
@@ -52,12 +54,33 @@ class StepLatents:
     dtype: torch.dtype
     rollbacks: int = 0
     """After each the run goes on with others, or it would come to the same end."""
+    noise_size: int = 0
+    """Height and width of the noise in pixels; 0: none is needed."""
 
-    def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
-        """Returns the latents of the discriminator's and the generator's update, [count, size] each."""
+    @classmethod
+    def of(
+        cls, config: TrainConfig, plan: BatchPlan, world: World, dtype: torch.dtype, rollbacks: int = 0
+    ) -> StepLatents:
+        """Returns what a step with these settings needs."""
+        noise_size = config.data.image_size if config.train.r1_gamma else 0
+        return cls(plan, config.model.latent_size, world, dtype, rollbacks, noise_size)
+
+    def at(self, images_seen: int) -> tuple[Tensor, ...]:
+        """Returns the latents of the discriminator's and the generator's update, [count, size] each.
+
+        Behind them, if it is needed, noise from N(0, 1) for real images, [count, 3, noise_size, noise_size].
+        """
+        drawn = [
+            self._normal(stream, images_seen, self.size) for stream in ("discriminator latents", "generator latents")
+        ]
+        if self.noise_size:
+            noise = self._normal("penalty noise", images_seen, 3 * self.noise_size**2)
+            shape = (self.noise_size, self.noise_size, 3)  # colours last in memory, as pixels have them
+            drawn.append(noise.unflatten(1, shape).permute(0, 3, 1, 2))
+        return tuple(drawn)
+
+    def _normal(self, stream: str, images_seen: int, size: int) -> Tensor:
+        """Returns this rank's rows of a stream at one step, [count, size]."""
         seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
-        first, second = (
-            normal(seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
-            for stream in ("discriminator latents", "generator latents")
-        )
-        return first.to(self.dtype), second.to(self.dtype)
+        first = images_seen + self.plan.first
+        return normal(seed, stream, first, self.plan.count, size, self.world.device).to(self.dtype)

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class Update(Protocol):
     """Takes one training step at each call."""
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        """Pixels uint8 [n, 3, size, size], and latents [n, latent_size] for each network's update."""
+    def __call__(self, pixels: Tensor, *drawn: Tensor) -> None:
+        """Pixels uint8 [n, 3, size, size], and what `StepLatents.at` draws for the step."""
         ...
 
     def close(self) -> None:
@@ -78,6 +78,7 @@ def _open_step(
         average_gradients=average_gradients,
         loss=LOSSES[train.loss],
         reuse_fakes=train.reuse_fakes,
+        r1_gamma=train.r1_gamma,
     )
 
 
@@ -90,8 +91,8 @@ class EagerUpdate:
     global_batch: int
     ema_half_life_images: int
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        metrics = self.step(pixels, first_latents, second_latents)
+    def __call__(self, pixels: Tensor, *drawn: Tensor) -> None:
+        metrics = self.step(pixels, *drawn)
         if self.state.average is not None:
             update_average(self.state.average, self.state.generator, self.global_batch, self.ema_half_life_images)
         self.state.window.add(metrics, images=len(pixels))
@@ -115,8 +116,8 @@ class CapturedUpdate:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        inputs = (pixels, first_latents, second_latents)
+    def __call__(self, pixels: Tensor, *drawn: Tensor) -> None:
+        inputs = (pixels, *drawn)
         self._steps += 1
         if self._steps == STEPS_BEFORE_CAPTURE + 1:
             self._capture(inputs)
