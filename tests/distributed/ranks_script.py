@@ -46,6 +46,7 @@ from tests.distributed.ranks.data import (
     ranks_draw_the_grid_of_one_rank,
 )
 from tests.distributed.ranks.weights import (
+    a_penalty_and_spectral_norm_train_as_on_one_rank,
     a_step_takes_as_many_collectives_as_the_readme_says,
     every_engine_ends_with_the_same_weights,
     every_engine_reuses_fakes_alike,
@@ -71,6 +72,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     every_engine_ends_with_the_same_weights,
     every_engine_reuses_fakes_alike,
     every_engine_takes_the_same_step_in_single_precision,
+    a_penalty_and_spectral_norm_train_as_on_one_rank,
     a_step_takes_as_many_collectives_as_the_readme_says,
     gradients_are_averaged_over_ranks,
     every_rank_ends_with_the_same_bits,

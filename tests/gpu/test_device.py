@@ -17,6 +17,7 @@ from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
+from dcgan_dist.gan.discriminator import singular_vectors
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.training.samples import copy_to_host, spread
@@ -84,18 +85,21 @@ def test_a_streamed_batch_comes_while_the_gpu_is_still_busy_with_a_step(shards: 
     assert torch.equal(first, again)
 
 
-def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
+@pytest.mark.parametrize("bounded", [False, True], ids=["", "with a penalty and spectral norm"])
+def test_a_step_between_two_rows_never_waits_for_the_gpu(bounded: bool) -> None:
     precision = Precision(best_precision(GPU), GPU)
-    config = TrainConfig(train=TrainSection(engine="ddp"))
+    section = TrainSection(engine="ddp", r1_gamma=0.1 if bounded else 0.0)
+    config = TrainConfig(model=ModelConfig(spectral_norm=bounded), train=section)
     state = initial_state(config, ALONE, precision)
     update = open_update(config, state, precision, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
     pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2)
     latents = torch.randn(16, 100, device=GPU)
-    update(pixels, latents, latents)
+    drawn = (latents, latents, torch.randn(16, 3, 64, 64, device=GPU)) if bounded else (latents, latents)
+    update(pixels, *drawn)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            update(pixels, latents, latents)
+            update(pixels, *drawn)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -115,10 +119,13 @@ def test_a_grid_is_copied_off_the_gpu_and_measured_while_the_gpu_is_busy() -> No
     assert float(measured) == pytest.approx(float(spread(expected)), rel=1e-6)
 
 
-def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
+def trained(
+    engine: str, precision: PrecisionName, steps: int, r1_gamma: float = 0.0, spectral_norm: bool = False
+) -> TrainState:
     """The state after some steps on one GPU."""
-    section = TrainSection(precision=precision, engine=engine)  # type: ignore[arg-type]
-    config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=16), train=section)
+    section = TrainSection(precision=precision, engine=engine, r1_gamma=r1_gamma)  # type: ignore[arg-type]
+    model = ModelConfig(base_channels=16, spectral_norm=spectral_norm)
+    config = TrainConfig(data=DataConfig(image_size=32), model=model, train=section)
     arithmetic = Precision(precision, GPU)
     torch.backends.cudnn.deterministic = True
     state = initial_state(config, ALONE, arithmetic)
@@ -127,7 +134,8 @@ def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2).to(GPU)
         latents = torch.randn(2, 16, 100, generator=random).to(GPU, arithmetic.weights)
-        update(pixels, latents[0], latents[1])
+        noise = torch.randn(16, 3, 32, 32, generator=random).to(GPU, arithmetic.weights)
+        update(pixels, latents[0], latents[1], *([noise] if r1_gamma else []))
     assert isinstance(update, CapturedUpdate) == (engine == "graph")
     if isinstance(update, CapturedUpdate):
         assert update.is_captured
@@ -140,11 +148,30 @@ def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
     precision: PrecisionName, tolerance: float
 ) -> None:
     eager, captured = (trained(engine, precision, STEPS_BEFORE_CAPTURE + 9) for engine in ("ddp", "graph"))
+    assert_same_state(eager, captured, tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-8), ("bf16", 0.0)])
+@pytest.mark.parametrize(("r1_gamma", "spectral_norm"), [(0.1, False), (0.0, True)], ids=["penalty", "spectral norm"])
+def test_a_recorded_graph_bounds_the_discriminator_as_single_operations_do(
+    r1_gamma: float, spectral_norm: bool, precision: PrecisionName, tolerance: float
+) -> None:
+    eager, captured = (
+        trained(engine, precision, STEPS_BEFORE_CAPTURE + 9, r1_gamma, spectral_norm) for engine in ("ddp", "graph")
+    )
+    assert_same_state(eager, captured, tolerance)
+    vectors = singular_vectors(captured.discriminator)
+    assert len(vectors) == (4 if spectral_norm else 0)
+    for name, left in singular_vectors(eager.discriminator).items():
+        torch.testing.assert_close(vectors[name], left, rtol=tolerance, atol=tolerance)
+
+
+def assert_same_state(one: TrainState, other: TrainState, tolerance: float) -> None:
     for network in ("generator", "discriminator", "average"):
-        one, other = getattr(eager, network).state_dict(), getattr(captured, network).state_dict()
-        for key, value in one.items():
-            torch.testing.assert_close(value, other[key], rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(eager.window.sums, captured.window.sums, rtol=1e-9, atol=1e-9)
+        left, right = getattr(one, network).state_dict(), getattr(other, network).state_dict()
+        for key, value in left.items():
+            torch.testing.assert_close(value, right[key], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one.window.sums, other.window.sums, rtol=1e-9, atol=1e-9)
 
 
 def test_preflight_times_a_step_that_is_replayed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

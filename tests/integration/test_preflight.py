@@ -137,8 +137,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        (2, ("--data.global_batch_size", 23, "--model.discriminator_input_norm", "false")),
-        (1, ("--train.reuse_fakes", "false", "--train.deterministic", "false")),
+        (2, ("--data.global_batch_size", 23, "--model.discriminator_input_norm", "false", "--train.r1_gamma", 0.1)),
+        (1, ("--train.reuse_fakes", "false", "--train.deterministic", "false", "--model.spectral_norm", "true")),
     ],
     ids=["two ranks", "one rank"],
 )

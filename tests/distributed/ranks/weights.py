@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.gradients import copy_from_main, replicate
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.discriminator import singular_vectors
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.training.engine import open_update
@@ -48,7 +50,8 @@ def trained(
         pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
         latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64).to(precision.weights)
         mine = slice(first, first + count)
-        update(pixels[mine], latents[0, mine], latents[1, mine])
+        noise = torch.randn(pixels.shape, generator=random, dtype=torch.float64).to(precision.weights)
+        update(pixels[mine], latents[0, mine], latents[1, mine], *([noise[mine]] if config.train.r1_gamma else []))
         figures.append(state.window.take_means(world))
     return state, figures
 
@@ -129,6 +132,17 @@ def every_loss_trains_as_on_one_rank(world: World) -> None:
         config = tiny_config("fp64", loss=loss)
         (state, _), (expected, _) = (trained(each, 3 * world.size, 3, config) for each in (world, ALONE))
         assert_same_weights(expected, state, 1e-8, f"{loss} on {world.size} ranks")
+
+
+def a_penalty_and_spectral_norm_train_as_on_one_rank(world: World) -> None:
+    plain, size = tiny_config(), 3 * world.size + 1  # images; shares are uneven
+    bounded = replace(plain, model=replace(plain.model, spectral_norm=True))
+    for config in (tiny_config(r1_gamma=1.0), tiny_config(r1_gamma=1.0, engine="ddp"), bounded):
+        (state, _), (expected, _) = (trained(each, size, 4, config) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{config.train.engine}, {world.size} ranks")
+        for name, left in singular_vectors(expected.discriminator).items():
+            close(left, singular_vectors(state.discriminator)[name], 1e-8, name)
+            assert torch.equal(*world.gather(singular_vectors(state.discriminator)[name])[:2]), name
 
 
 def gradients_are_averaged_over_ranks(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dcgan_dist.base.counter_random import STREAMS, normal, stream_seed, words
-from dcgan_dist.config import DataConfig
+from dcgan_dist.config import DataConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.distributed.world import World
@@ -58,6 +58,21 @@ def test_the_ranks_together_draw_the_latents_of_one_rank(ranks: int) -> None:
     for expected, parts in zip(alone, zip(*each, strict=True), strict=True):
         assert torch.equal(torch.cat(parts), expected)
     assert not torch.equal(*alone)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_ranks_together_draw_the_noise_of_one_rank_and_none_without_a_penalty(ranks: int) -> None:
+    penalised = TrainConfig(data=DataConfig(image_size=32), train=TrainSection(r1_gamma=0.5))
+    alone, *each = (
+        StepLatents.of(penalised, plan(rank, size), World(rank, size, 0, 1, CPU), torch.float32)
+        for rank, size in ((0, 1), *((rank, ranks) for rank in range(ranks)))
+    )
+    noise = alone.at(80)[2]
+    assert noise.shape == (40, 3, 32, 32)
+    assert torch.equal(torch.cat([one.at(80)[2] for one in each]), noise)
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    assert not torch.equal(noise[:10], alone.at(120)[2][:10])
+    assert len(StepLatents.of(TrainConfig(), plan(0, 1), World(0, 1, 0, 1, CPU), torch.float32).at(80)) == 2
 
 
 def test_a_batch_may_reach_over_the_end_of_an_epoch_and_beyond_a_whole_one() -> None:
