@@ -89,7 +89,7 @@ class ModelConfig:
 
     spectral_norm: bool = False
     """Divide the weight of each of the discriminator's convolutions by its largest singular value (Miyato et al. 2018).
-    Batch norm behind a convolution undoes its scale; it is left in all the same."""
+    Batch norm, which stays, undoes this for the convolutions before it."""
 
 
 @dataclass(frozen=True)

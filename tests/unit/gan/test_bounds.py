@@ -178,6 +178,17 @@ def test_the_first_weights_are_those_without_it_and_every_convolution_has_it() -
     assert [len(left) for left in singular_vectors(bounded.discriminator).values()] == [4, 8, 16, 1]
 
 
+def test_each_update_of_the_discriminator_takes_one_step_of_the_power_method() -> None:
+    trainer = Trainer(config_with("fp64", spectral_norm=True))
+    layer = trainer.state.discriminator.get_submodule("downsample.0.0")
+    assert isinstance(layer, SpectralConv2d)
+    expected = copy.deepcopy(layer)
+    expected.take_power_steps(1)
+    trainer.train(1)
+    assert torch.equal(layer.left, expected.left)
+    assert not torch.equal(layer.weight, expected.weight)
+
+
 def test_vectors_that_a_checkpoint_lacks_are_found_anew_and_damaged_ones_are_refused() -> None:
     state = Trainer(config_with("fp32", spectral_norm=True)).train(1)
     saved = saved_at(**state.parts())
