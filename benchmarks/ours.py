@@ -17,7 +17,7 @@ from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.workforce import keep_freed_memory
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
-from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
+from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
 from dcgan_dist.training.engine import CapturedUpdate, choose_kernels, open_update
 from dcgan_dist.training.state import initial_state
 
@@ -49,12 +49,9 @@ class Ours:
 
     def _inputs(self, source: PixelSource) -> StepInputs:
         self.source = source
-        latents = StepLatents(
-            *(self.plan, self.config.model.latent_size, self.world, self.precision.weights),
-            reused=self.config.train.reuse_fakes,
-        )
+        numbers = StepNumbers(self.config, self.plan, self.world, self.precision.weights)
         images = step_images(source, self.plan, self.world.device)
-        return StepInputs(images, latents, Rates([], 1, 0.0), self.state.images_seen)
+        return StepInputs(images, numbers, Rates([], 1, 0.0), self.state.images_seen)
 
     def step(self) -> None:
         """One step."""

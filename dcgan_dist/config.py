@@ -87,6 +87,10 @@ class ModelConfig:
     discriminator_input_norm: bool = True
     """Batch norm after the discriminator's first convolution; the paper leaves it out."""
 
+    spectral_norm: bool = False
+    """Divide the weight of each of the discriminator's convolutions by its largest singular value (Miyato et al. 2018).
+    Batch norm, which stays, undoes this for the convolutions before it."""
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -121,6 +125,10 @@ class TrainSection:
     loss: Literal["bce", "hinge", "lsgan", "relativistic"] = "bce"
     """What the networks minimise. bce: the paper's, which does not saturate; hinge: margins on logits; lsgan: squared
     distances of logits from 0 and 1; relativistic: how much more real one image is than another, pair by pair."""
+
+    r1_gamma: float = 0.0
+    """Weight of a penalty on the discriminator's gradient at real images; 0: none. The gradient is estimated from the
+    logits of real images with and without faint noise: half as many images again pass through the discriminator."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """Arithmetic of the convolutions; auto: bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a

@@ -1,40 +1,47 @@
-"""Steps whose inputs a test chooses."""
+"""Steps whose images a test chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan, PixelSource
 from dcgan_dist.data.step_images import step_images
+from dcgan_dist.distributed.world import World
+from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
 
 
-@dataclass
-class Given:
-    """What the next step takes, instead of what follows from its position."""
+class GivenImages:
+    """Images that a test chooses, instead of those that follow from the position."""
 
-    pixels: Tensor | None = None
-    first_latents: Tensor | None = None
-    second_latents: Tensor | None = None
+    def __init__(self) -> None:
+        self._pixels: Tensor | None = None
 
-    def set(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        """Puts them where the step before found its own, as a recorded step needs it."""
-        if self.pixels is None or self.first_latents is None or self.second_latents is None:
-            self.pixels, self.first_latents, self.second_latents = (
-                given.clone() for given in (pixels, first_latents, second_latents)
-            )
-            return
-        self.pixels.copy_(pixels)
-        self.first_latents.copy_(first_latents)
-        self.second_latents.copy_(second_latents)
+    def set(self, pixels: Tensor) -> None:
+        """Puts uint8 [n, 3, size, size] where the step before found its own, as a recorded step needs it."""
+        if self._pixels is None:
+            self._pixels = pixels.clone()
+        self._pixels.copy_(pixels)
 
-    def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """See `training.engine.Inputs`."""
-        assert self.pixels is not None and self.first_latents is not None and self.second_latents is not None
-        return self.pixels, self.first_latents, self.second_latents
+    def prepare(self, images_seen: int, steps: int) -> int:
+        """There is nothing to do."""
+        return 1
+
+    def at(self, position: Tensor) -> Tensor:
+        """What was given."""
+        assert self._pixels is not None
+        return self._pixels
+
+
+def given_inputs(
+    config: TrainConfig, plan: BatchPlan, world: World, dtype: torch.dtype, images_seen: int = 0
+) -> tuple[GivenImages, StepInputs]:
+    """Inputs of steps whose images a test chooses; all else follows from the position."""
+    images = GivenImages()
+    return images, StepInputs(images, StepNumbers(config, plan, world, dtype), Rates([], 1, 0.0), images_seen)
 
 
 def batches_from(source: PixelSource, plan: BatchPlan, images_seen: int, device: torch.device) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ STREAMS = (
     *("order", "flip", "discriminator latents", "generator latents", "fixed latents", "initial weights"),
     *("generated latents", "arithmetic noise", "arithmetic groups"),
     *("evaluation latents", "evaluation images", "evaluation patches", "evaluation directions", "evaluation subsets"),
-    *("rollback", "calibration latents"),
+    *("rollback", "calibration latents", "penalty noise"),
 )
 
 

@@ -24,6 +24,8 @@ def problems_of(config: TrainConfig) -> list[str]:
             found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
     if not 0 <= config.optim.decay_last <= 1:
         found.append(f"optim.decay_last = {config.optim.decay_last}: must be a share of the run, from 0 to 1")
+    if not 0 <= config.train.r1_gamma < math.inf:
+        found.append(f"train.r1_gamma = {config.train.r1_gamma}: must be a number from 0, which turns the penalty off")
     if not 0 < config.train.epochs <= 10**9:
         found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
     if config.checkpoint.keep_best and not config.evaluate.every_images:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 class Discriminator(nn.Module):
@@ -39,3 +42,106 @@ def _halving(channels_in: int, channels_out: int, norm: bool) -> nn.Sequential:
     if norm:
         layers.insert(1, nn.BatchNorm2d(channels_out))
     return nn.Sequential(*layers)
+
+
+# --- spectral norm ----------------------------------------------------------------------------------------------------
+
+FIRST_POWER_STEPS = 15
+"""From a random vector to one near the singular vector; as many as torch's parametrisation takes."""
+
+
+class SpectralConv2d(nn.Module):
+    """A convolution that divides its weight by the weight's largest singular value (Miyato et al. 2018, equation 8).
+
+    For that the weight is a matrix [channels_out, channels_in * 16]. Its left singular vector, `left` [channels_out],
+    is approached by the power method (algorithm 1), a step at a time. The parameter `weight` is the one before the
+    division, under the name it has without it, so a state dict does not tell the two layers apart.
+    """
+
+    left: Tensor
+
+    def __init__(self, layer: nn.Conv2d, random: torch.Generator) -> None:
+        """`layer` goes on to do the convolution, with another weight each time; `random` gives the first vector."""
+        super().__init__()
+        self.weight = layer.weight  # the same tensor, not a copy: an optimizer may hold it already
+        self._layer = (layer,)  # in a tuple, or its weight would be in the state dict a second time
+        start = torch.randn(len(layer.weight), generator=random, dtype=torch.float64)
+        self.register_buffer("left", start.to(layer.weight), persistent=False)
+        self.take_power_steps(FIRST_POWER_STEPS)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight = _divided(self.weight, self.left)
+        return functional_call(self._layer[0], {"weight": weight}, (input,))
+
+    @torch.no_grad()
+    def take_power_steps(self, steps: int) -> None:
+        """Moves `left` towards the singular vector. Not between a forward pass and its backward pass."""
+        matrix = _matrix(self.weight)
+        for _ in range(steps):
+            self.left.copy_(F.normalize(matrix @ _right(matrix, self.left), dim=0))
+
+
+def use_spectral_norm(network: nn.Module, random: torch.Generator) -> None:
+    """Replaces every convolution inside `network`, all of them without bias; parameters stay the same objects."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.Conv2d):
+                setattr(parent, name, SpectralConv2d(layer, random))
+
+
+def take_power_step(network: nn.Module) -> None:
+    """Takes the step of the power method that belongs to an update of the weights, in every layer that has one."""
+    for _, layer in _spectral_layers(network):
+        layer.take_power_steps(1)
+
+
+def singular_vectors(network: nn.Module) -> dict[str, Tensor]:
+    """Returns the `left` of every layer that has one, by the layer's name: what a state dict lacks."""
+    return {name: layer.left for name, layer in _spectral_layers(network)}
+
+
+def load_singular_vectors(network: nn.Module, vectors: dict[str, Tensor] | None) -> None:
+    """Takes over what `singular_vectors` gave, or if there is none, approaches those of new weights.
+
+    Raises KeyError if a vector is missing and RuntimeError if it is of another size.
+    """
+    for name, layer in _spectral_layers(network):
+        if vectors is None:
+            layer.take_power_steps(FIRST_POWER_STEPS)
+        else:
+            layer.left.copy_(vectors[name].view_as(layer.left))
+
+
+@torch.no_grad()
+def divide_by_singular_values(network: nn.Module, vectors: dict[str, Tensor]) -> None:
+    """Makes a network of ordinary layers compute what the one with spectral norm does, whose weights it has.
+
+    Raises AttributeError, KeyError or RuntimeError if the vectors are not those of such a network.
+    """
+    for name, left in vectors.items():
+        weight = network.get_parameter(f"{name}.weight")
+        weight.copy_(_divided(weight, left.to(weight)))
+
+
+def _spectral_layers(network: nn.Module) -> list[tuple[str, SpectralConv2d]]:
+    return [(name, layer) for name, layer in network.named_modules() if isinstance(layer, SpectralConv2d)]
+
+
+def _divided(weight: Tensor, left: Tensor) -> Tensor:
+    """The weight over its largest singular value, which is left^T W right; the gradient knows of the division."""
+    matrix = _matrix(weight)
+    with torch.no_grad():
+        right = _right(matrix, left)
+    return weight / (left @ (matrix @ right))
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """[channels_out, channels_in, 4, 4] as [channels_out, 4 4 channels_in], no copy where channels are last."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _right(matrix: Tensor, left: Tensor) -> Tensor:
+    """The right singular vector that belongs to `left`."""
+    return F.normalize(left @ matrix, dim=0)

@@ -111,9 +111,9 @@ def half_copies(network: nn.Module, precision: Precision) -> dict[str, Tensor]:
         return {}
     with torch.no_grad():
         return {
-            name: weight.to(precision.half, copy=True).requires_grad_()
-            for name, weight in network.named_parameters()
-            if weight.dim() == 4
+            f"{name}.weight": layer.weight.to(precision.half, copy=True).requires_grad_()
+            for name, layer in network.named_modules()
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))  # not those that divide their weight first
         }
 
 

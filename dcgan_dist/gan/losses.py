@@ -61,6 +61,29 @@ def _relativistic_generator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(real_logits - fake_logits).mean()
 
 
+NOISE_STD = 0.01
+"""Of the noise in `approximate_r1`, where images are in [-1, 1]: 1.3 of 255 levels."""
+
+
+def approximate_r1(real_logits: Tensor, noisy_logits: Tensor) -> Tensor:
+    """mean ||grad D(x)||^2 / 2 over real images x (Mescheder et al. 2018, equation 9), without that gradient; a scalar.
+
+    The square of (D(x + s e) - D(x)) / s, with e from N(0, 1) and a small s = NOISE_STD, is ||grad D(x)||^2 on average
+    over e (Lin et al. 2025, "approximated R1"). The exact penalty would need the gradient of a gradient. Synchronised
+    batch norm and the convolutions of `gan/fast` have only a first one. This one needs logits alone, so it works with
+    them, on any number of ranks, in a CUDA graph and in half precision.
+
+    How near it comes depends on s. For two discriminators that were trained at 32 px, s = 0.01 gave 1.26 and 1.11 times
+    the exact value in float64 and 1.32 and 1.35 times in bf16, where a smaller s drowns in rounding (0.003: 1.62 and
+    3.5 times); with a larger one the function is no longer straight (0.03: 2.6 and 1.5 times).
+
+    Noisy images are a part of the batch with batch statistics of its own. So the logits of the other images are those
+    of a step without a penalty, and a change of the statistics counts as a change of the logit. The running statistics
+    follow noisy images as they follow the others.
+    """
+    return ((noisy_logits - real_logits) / NOISE_STD).square().mean() / 2
+
+
 BCE = Loss(_bce_discriminator, _bce_generator)
 LOSSES = {
     "bce": BCE,

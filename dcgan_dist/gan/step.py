@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.gan.images import join
+from dcgan_dist.gan.augment import augment
+from dcgan_dist.gan.discriminator import take_power_step
+from dcgan_dist.gan.images import join, to_signed_unit
 from dcgan_dist.gan.learner import Learner, stage
-from dcgan_dist.gan.losses import BCE, Loss
+from dcgan_dist.gan.losses import BCE, NOISE_STD, Loss, approximate_r1
 from dcgan_dist.gan.precision import Precision
 
 
@@ -31,6 +33,22 @@ class StepMetrics(NamedTuple):
     """How many of the two updates were left out because a gradient was infinite or not a number."""
 
 
+class Batch(NamedTuple):
+    """What a step works on, all of it on the device."""
+
+    pixels: Tensor
+    """Real images, uint8 [n, 3, size, size]."""
+    first_latents: Tensor
+    """Of the discriminator's update, [n, latent_size]."""
+    second_latents: Tensor
+    """Of the generator's update."""
+    noise: Tensor | None = None
+    """From N(0, 1), in the shape of `pixels`, for the penalty; without it there is none."""
+    augmentation: Tensor | None = None
+    """The numbers for `augment`, [4, n, 7], of real and generated images in the discriminator's update, then in the
+    generator's."""
+
+
 @dataclass
 class GanStep:
     """The update of both networks. It knows one batch and nothing of where the rest of it is.
@@ -45,59 +63,80 @@ class GanStep:
     """Images of this batch over those of an average one, where batches that are averaged differ in size."""
     loss: Loss = BCE
     reuse_fakes: bool = False
-    """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
+    """The generator learns from the images that the discriminator has just learned from, and not from new ones.
+
+    They are augmented anew: what it minimises is a mean over all augmentations, not over those just learned.
+    """
+    r1_gamma: float = 0.0
+    """Weight of `approximate_r1` in what the discriminator minimises; no figure contains it."""
     join: Callable[[Tensor, Tensor], Tensor] = join
     """Puts pixels and generated images into one batch; `gan.images.join`, or an equal that is faster."""
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
-        """Updates the discriminator with `first_latents`, then the generator with `second_latents`, or with the same.
-
-        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
-        """
+    def __call__(self, batch: Batch) -> StepMetrics:
+        """Updates the discriminator with its latents, then the generator with its own, or with the same."""
+        numbers = (None,) * 4 if batch.augmentation is None else batch.augmentation.unbind()
         self.generator.refresh()
         self.discriminator.refresh()
         with stage("draw"), torch.set_grad_enabled(self.reuse_fakes):
-            fake_images = self.generator(first_latents)
+            fakes = self.generator(batch.first_latents)
         with stage("discriminator"):
-            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(pixels, fake_images.detach())
+            real = self._real(batch, numbers[0])
+            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(
+                real, augment(fakes.detach(), numbers[1]), batch.noise
+            )
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
-        with stage("generator"):
-            g_loss, g_lost = self._update_generator(second_latents, fake_images, pixels)
+        with stage("generator"), self.discriminator.frozen():
+            fakes = augment(fakes if self.reuse_fakes else self.generator(batch.second_latents), numbers[3])
+            g_loss, g_lost = self._update_generator(fakes, self._real(batch, numbers[2]))
         if self.loss.is_relative:  # more real than the other image of its pair
             real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
         if self.loss.judges_probability:
             real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
         return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
-    def _update_discriminator(self, pixels: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
-        real_logits, fake_logits = self._judge(pixels, fake_images)
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        lost = self.discriminator.descend(loss * self.loss_weight)
+    def _real(self, batch: Batch, numbers: Tensor | None) -> Tensor:
+        """Real images in [-1, 1], augmented; pixels as they are if nothing is done to them, see `_judge`."""
+        if batch.noise is None and numbers is None:
+            return batch.pixels
+        return augment(to_signed_unit(batch.pixels, self.precision.weights), numbers)
+
+    def _update_discriminator(
+        self, real_images: Tensor, fake_images: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        take_power_step(self.discriminator.network)
+        noisy_images = () if noise is None else (real_images + NOISE_STD * noise,)
+        real_logits, *noisy_logits, fake_logits = self._judge(real_images, *noisy_images, fake_images)
+        loss = objective = self.loss.discriminator(real_logits, fake_logits)
+        if noisy_logits:
+            objective = loss + self.r1_gamma * approximate_r1(real_logits, noisy_logits[0])
+        lost = self.discriminator.descend(objective * self.loss_weight)
         self.discriminator.refresh()
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, latents: Tensor, fake_images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        with self.discriminator.frozen():
-            images = fake_images if self.reuse_fakes else self.generator(latents)
-            if self.loss.is_relative:
-                real_logits, fake_logits = self._judge(pixels, images)
-            else:
-                real_logits = fake_logits = self._full(self.discriminator(images))
+    def _update_generator(self, fake_images: Tensor, real_images: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator must be frozen; only a relative loss needs real images."""
+        if self.loss.is_relative:
+            real_logits, fake_logits = self._judge(real_images, fake_images)
+        else:
+            real_logits = fake_logits = self._full(self.discriminator(fake_images))
         loss = self.loss.generator(real_logits, fake_logits)
         lost = self.generator.descend(loss * self.loss_weight)
         return loss.detach(), lost
 
-    def _judge(self, pixels: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator's logits of real and generated images.
+    def _judge(self, *images: Tensor) -> list[Tensor]:
+        """The discriminator's logits of real and generated images, or of more kinds, generated ones last.
 
-        Both go through it together, each half with batch statistics of its own: the same as one after the other, in
-        half the calls.
+        All go through it together, each kind with batch statistics of its own: the same as one after the other, in
+        fewer calls. Real images may be pixels still, if there are just two kinds.
         """
-        both = self.join(pixels, fake_images)
-        with _statistics_of_parts(self.discriminator.network, 2):
-            real_logits, fake_logits = self.discriminator(both).chunk(2)
-        return self._full(real_logits), self._full(fake_logits)
+        if images[0].dtype == torch.uint8:
+            together = self.join(*images)
+        else:
+            together = torch.cat([kind.to(images[-1].dtype) for kind in images])
+        with _statistics_of_parts(self.discriminator.network, len(images)):
+            logits = self.discriminator(together).chunk(len(images))
+        return [self._full(kind) for kind in logits]
 
     def _full(self, logits: Tensor) -> Tensor:
         return logits.to(self.precision.weights)

@@ -39,6 +39,8 @@ class Saved:
     watch: dict[str, Any] | None = None
     """What the watch on stability remembers."""
     torch_version: str | None = None
+    singular_vectors: Weights | None = None
+    """Of the discriminator's weights, by layer, where `model.spectral_norm` is on."""
 
     @classmethod
     def from_contents(cls, contents: Any) -> Saved:

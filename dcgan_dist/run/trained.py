@@ -11,7 +11,7 @@ from torch import Tensor
 from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.discriminator import Discriminator
+from dcgan_dist.gan.discriminator import Discriminator, divide_by_singular_values
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.images import to_pixels
 from dcgan_dist.run.checkpoint import load, read_verified
@@ -67,6 +67,7 @@ def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -
         discriminator = Discriminator(size, width, config.model.discriminator_input_norm)
         generator.load_state_dict(saved.ema if averaged and saved.ema else saved.generator)
         discriminator.load_state_dict(saved.discriminator)
+        divide_by_singular_values(discriminator, saved.singular_vectors or {})
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = in_one_line(error, 160)
         raise UserError(f"{file}: its networks do not fit its configuration ({reason}); use another one") from None

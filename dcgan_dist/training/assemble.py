@@ -29,7 +29,7 @@ from dcgan_dist.tracking.figures import StageClock, StepProfile, Throughput
 from dcgan_dist.tracking.journal import Journal
 from dcgan_dist.tracking.open_trackers import describe_environment, open_trackers
 from dcgan_dist.tracking.tracker import ConsoleTracker, JsonlTracker, Trackers, set_up_logging
-from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
+from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
 from dcgan_dist.training.ending import finish, report, roll_back
 from dcgan_dist.training.engine import choose_kernels, open_update
 from dcgan_dist.training.loop import Cadence, Training, train
@@ -91,18 +91,14 @@ def _start(run: Run) -> int | None:
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
     state = restore(config, plan, world)
-    latents = StepLatents(
-        *(plan.batches, config.model.latent_size, world, plan.precision.weights),
-        rollbacks=state.watch.rollbacks,
-        reused=config.train.reuse_fakes,
-    )
-    check_ranks(plan, state, latents, world)
+    numbers = StepNumbers(config, plan.batches, world, plan.precision.weights, state.watch.rollbacks)
+    check_ranks(plan, state, numbers, world)
     world.together(check_scores, config.evaluate)
     world.on_main(run.folder.create, write_yaml(config))
     world.on_main(run.folder.write_status, "running", state.images_seen, "", state.watch.lasting)
     announce(run, plan, state.images_seen)
     try:
-        return _open_and_train(run, plan, data, checkpointer, journal, state, latents)
+        return _open_and_train(run, plan, data, checkpointer, journal, state, numbers)
     except Interrupted as asked:
         log.info("stopped by %s before the first step: %s", asked, run.folder.path)
         text = f"stopped by {asked} before the first step"
@@ -139,7 +135,7 @@ def _open_and_train(
     checkpointer: Checkpointer,
     journal: Journal,
     state: TrainState,
-    latents: StepLatents,
+    numbers: StepNumbers,
 ) -> int | None:
     """Opens trackers, data and samples, then trains. Returns the exit status, or None after a rollback."""
     config, world = run.config, run.world
@@ -163,7 +159,7 @@ def _open_and_train(
         Checkpoints(run, plan, checkpointer, journal, ids),
     )  # fmt: skip
     try:
-        reason = _train(run, plan, source, recorder, state, latents, console)
+        reason = _train(run, plan, source, recorder, state, numbers, console)
         return finish(run, recorder, state, reason)
     except Collapsed as collapse:
         checkpointer.wait()
@@ -210,7 +206,7 @@ def _train(
     source: PixelSource,
     recorder: Recorder,
     state: TrainState,
-    latents: StepLatents,
+    numbers: StepNumbers,
     console: ConsoleTracker | None,
 ) -> str | None:
     """Draws the first grid and trains to the last step. Returns why it stopped early, or None."""
@@ -225,7 +221,7 @@ def _train(
     images = step_images(source, plan.batches, world.device)
     optimizers = (state.generator_optimizer, state.discriminator_optimizer)
     rates = Rates(optimizers, plan.total_images, config.optim.decay_last)
-    inputs = StepInputs(images, latents, rates, state.images_seen)
+    inputs = StepInputs(images, numbers, rates, state.images_seen)
     training = Training(
         state=state,
         inputs=inputs,

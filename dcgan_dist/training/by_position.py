@@ -1,4 +1,4 @@
-"""What each step is given by its position in the run alone: images, latents and learning rates.
+"""What each step is given by its position in the run alone: images, random numbers and learning rates.
 
 All are functions of the seed and the position, so no rank has another's, and a resumed run is the same.
 """
@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dcgan_dist.base.counter_random import normal, stream_key, stream_seed
+from dcgan_dist.base.counter_random import normal, stream_key, stream_seed, uniform
+from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.step_images import StepImages
 from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.augment import NUMBERS
 from dcgan_dist.gan.fast.blocks import image_kernels
+from dcgan_dist.gan.step import Batch
+
+AUGMENTATION = tuple(
+    f"{update} {kind} augmentation" for update in ("discriminator", "generator") for kind in ("real", "fake")
+)
 
 
 class Rates:
@@ -37,48 +44,77 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class StepLatents:
-    """This rank's latents at each step."""
+class StepNumbers:
+    """This rank's random numbers at each step: latents, and what some switches need besides."""
 
+    config: TrainConfig
     plan: BatchPlan
-    size: int
     world: World
     dtype: torch.dtype
     rollbacks: int = 0
     """After each the run goes on with others, or it would come to the same end."""
-    reused: bool = False
-    """The generator's update gets those of the discriminator's."""
 
-    def at(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
-        """The latents of the discriminator's and the generator's update, [count, size] each."""
-        first = self._drawn("discriminator latents", position)
-        return first, first if self.reused else self._drawn("generator latents", position)
+    def latents(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the discriminator's and the generator's update, [count, latent_size] each."""
+        size = self.config.model.latent_size
+        first = self._normal("discriminator latents", position, size)
+        return first, first if self.config.train.reuse_fakes else self._normal("generator latents", position, size)
 
-    def _drawn(self, stream: str, position: int | Tensor) -> Tensor:
-        seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
+    def noise(self, position: int | Tensor) -> Tensor | None:
+        """For the penalty, from N(0, 1), in the shape of the step's images; None without one."""
+        if not self.config.train.r1_gamma:
+            return None
+        size = self.config.data.image_size
+        noise = self._normal("penalty noise", position, 3 * size**2)
+        return noise.unflatten(1, (size, size, 3)).permute(0, 3, 1, 2)  # colours last in memory, as pixels have them
+
+    def augmentation(self, position: int | Tensor) -> Tensor | None:
+        """For `augment`, [4, count, NUMBERS]; see `gan.step.Batch`. None without it."""
+        if self.config.data.augment == "none":
+            return None
+        rows = [
+            uniform(self._seed, stream, position + self.plan.first, self.plan.count, NUMBERS, self.world.device)
+            for stream in AUGMENTATION
+        ]
+        return torch.stack(rows).to(self.dtype)
+
+    @property
+    def _seed(self) -> int:
+        return stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
+
+    def _normal(self, stream: str, position: int | Tensor, size: int) -> Tensor:
         first, count = self.plan.first, self.plan.count
         if isinstance(position, Tensor) and kernels_run_on(position.device):
-            key = stream_key(seed, stream)
-            return image_kernels().draw_normal(position, first, key, count, self.size, self.dtype)
-        return normal(seed, stream, position + first, count, self.size, self.world.device).to(self.dtype)
+            key = stream_key(self._seed, stream)
+            return image_kernels().draw_normal(position, first, key, count, size, self.dtype)
+        return normal(self._seed, stream, position + first, count, size, self.world.device).to(self.dtype)
 
 
 class StepInputs:
     """All that a step is given. It follows from a position that lies on the device, where a CUDA graph moves it on."""
 
-    def __init__(self, images: StepImages, latents: StepLatents, rates: Rates, images_seen: int) -> None:
-        self._images, self._latents, self._rates = images, latents, rates
-        self._global_batch = latents.plan.global_batch
-        self._position = torch.tensor(images_seen, device=latents.world.device)
+    def __init__(self, images: StepImages, numbers: StepNumbers, rates: Rates, images_seen: int) -> None:
+        self._images, self._numbers, self._rates = images, numbers, rates
+        self._global_batch = numbers.plan.global_batch
+        self._position = torch.tensor(images_seen, device=numbers.world.device)
+        self._ema = numbers.config.ema
 
     def prepare(self, images_seen: int, steps: int) -> int:
         """Does the host's part for the next steps; returns for how many of `steps`, at least one."""
         return self._images.prepare(images_seen, steps)
 
-    def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The next step's pixels, uint8 [n, 3, size, size], and latents, [n, latent_size] for each update."""
-        self._rates.set(self._position)
-        pixels = self._images.at(self._position)
-        first, second = self._latents.at(self._position)
-        self._position.add_(self._global_batch)
-        return pixels, first, second
+    def take(self) -> tuple[Batch, int | Tensor]:
+        """The next step's batch, and the half-life of the average in images, a scalar on the device if it changes."""
+        position, numbers = self._position, self._numbers
+        self._rates.set(position)
+        batch = Batch(
+            self._images.at(position),
+            *numbers.latents(position),
+            numbers.noise(position),
+            numbers.augmentation(position),
+        )
+        half_life = self._ema.half_life_images
+        if self._ema.warmup:
+            half_life = (position.double() * self._ema.warmup).clamp(max=half_life)
+        position.add_(self._global_batch)
+        return batch, half_life

@@ -21,7 +21,7 @@ from dcgan_dist.gan.images import join
 from dcgan_dist.gan.learner import Learner, half_copies
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.gan.step import GanStep
+from dcgan_dist.gan.step import Batch, GanStep
 from dcgan_dist.gan.weights import update_average
 from dcgan_dist.training.state import TrainState
 
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class Inputs(Protocol):
     """Where a step takes what it works on."""
 
-    def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The next step's pixels, uint8 [n, 3, size, size], and latents, [n, latent_size] for each network's update."""
+    def take(self) -> tuple[Batch, int | Tensor]:
+        """The next step's batch, and the half-life of the average in images, a scalar on the device if it changes."""
         ...
 
 
@@ -68,7 +68,7 @@ def open_update(
 ) -> EagerUpdate | CapturedUpdate:
     """The update of `state` on this rank's share of a batch, run as `config.train` asks for it and the device can."""
     step = _open_step(config.train, state, precision, batches, world)
-    update = EagerUpdate(step, state, inputs, batches.global_batch, config.ema.half_life_images)
+    update = EagerUpdate(step, state, inputs, batches.global_batch)
     if config.train.engine == "ddp" or world.device.type != "cuda":
         return update
     if not world.sums_on_device:
@@ -100,6 +100,7 @@ def _open_step(
         loss=LOSSES[train.loss],
         join=blocks.join if kernels_run_on(world.device) else join,
         reuse_fakes=train.reuse_fakes,
+        r1_gamma=train.r1_gamma,
     )
 
 
@@ -111,7 +112,6 @@ class EagerUpdate:
     state: TrainState
     inputs: Inputs
     global_batch: int
-    ema_half_life_images: int
 
     @property
     def most_steps(self) -> int:
@@ -121,11 +121,11 @@ class EagerUpdate:
     def __call__(self, steps: int = 1) -> None:
         """See `Update`."""
         for _ in range(steps):
-            pixels, first_latents, second_latents = self.inputs.take()
-            metrics = self.step(pixels, first_latents, second_latents)
+            batch, half_life_images = self.inputs.take()
+            metrics = self.step(batch)
             if self.state.average is not None:
-                update_average(self.state.average, self.state.generator, self.global_batch, self.ema_half_life_images)
-            self.state.window.add(metrics, images=len(pixels))
+                update_average(self.state.average, self.state.generator, self.global_batch, half_life_images)
+            self.state.window.add(metrics, images=len(batch.pixels))
 
     def close(self) -> None:
         """Does nothing: there is nothing to release."""

@@ -20,7 +20,7 @@ from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.run.stop import StopRequest
 from dcgan_dist.tracking.figures import StageClock
-from dcgan_dist.training.by_position import StepLatents
+from dcgan_dist.training.by_position import StepNumbers
 from dcgan_dist.training.resume import check_identity, check_precision, choose_global_batch
 from dcgan_dist.training.state import TrainState, initial_state
 
@@ -93,7 +93,7 @@ def _load(state: TrainState, saved: Saved, world: World) -> None:
         ) from None
 
 
-def check_ranks(plan: Plan, state: TrainState, latents: StepLatents, world: World) -> None:
+def check_ranks(plan: Plan, state: TrainState, numbers: StepNumbers, world: World) -> None:
     """Checks cheaply, before the first step, for mistakes that would otherwise stay silent."""
     batches, position = plan.batches, state.images_seen
     assert_equal_on_all_ranks(
@@ -107,8 +107,8 @@ def check_ranks(plan: Plan, state: TrainState, latents: StepLatents, world: Worl
             "images seen": position,
         },
     )
-    first, second = latents.at(position)
-    assert_disjoint(world, "latents", [tuple(row[:4].tolist()) for row in torch.cat([first, second])])
+    both = torch.cat(numbers.latents(position))
+    assert_disjoint(world, "latents", [tuple(row[:4].tolist()) for row in both])
     if position % batches.num_samples + batches.global_batch <= batches.num_samples:  # within one epoch
         assert_disjoint(world, "images", batches.ids(position))
 

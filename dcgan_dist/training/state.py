@@ -14,7 +14,12 @@ from dcgan_dist.config import OptimConfig, TrainConfig
 from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.sync_batch_norm import synchronise_batch_norm
 from dcgan_dist.distributed.world import World
-from dcgan_dist.gan.discriminator import Discriminator
+from dcgan_dist.gan.discriminator import (
+    Discriminator,
+    load_singular_vectors,
+    singular_vectors,
+    use_spectral_norm,
+)
 from dcgan_dist.gan.fast.convolutions import use_fast_convolutions
 from dcgan_dist.gan.generator import Generator
 from dcgan_dist.gan.precision import Precision
@@ -59,6 +64,7 @@ class TrainState:
             },
             "metric_sums": self.window.sums,
             "watch": self.watch.as_dict(),
+            "singular_vectors": singular_vectors(self.discriminator) or None,
         }
 
     def load(self, saved: Saved, world: World) -> None:
@@ -68,6 +74,7 @@ class TrainState:
         """
         self.generator.load_state_dict(saved.generator)
         self.discriminator.load_state_dict(saved.discriminator)
+        load_singular_vectors(self.discriminator, saved.singular_vectors)
         if self.average:
             self.average.load_state_dict(saved.ema or saved.generator)
         for optimizer, moments in zip(
@@ -97,6 +104,8 @@ def initial_state(config: TrainConfig, world: World, precision: Precision) -> Tr
         initialize(network, random)
         network.to(world.device, precision.weights).to(memory_format=torch.channels_last)
         use_fast_convolutions(network, kernels_run_on(world.device))
+        if network is discriminator and config.model.spectral_norm:
+            use_spectral_norm(network, random)
         synchronise_batch_norm(network, world if config.train.batch_norm == "sync" else world.alone())
     average = None
     if config.ema.half_life_images:

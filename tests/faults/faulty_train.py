@@ -23,7 +23,7 @@ from typing import IO, Any, NoReturn
 import torch
 from torch import Tensor
 
-from dcgan_dist.gan.step import GanStep
+from dcgan_dist.gan.step import Batch, GanStep
 from tests.faults import wrong_batch_norm
 
 SMALLEST_CHECKPOINT_BYTES = 100_000
@@ -85,12 +85,12 @@ def _in_step(fault: Fault, strike: Callable[[GanStep], None]) -> None:
     real, calls = GanStep.__call__, 0
 
     @wraps(real)
-    def call(step: GanStep, *arguments: Tensor) -> Any:
+    def call(step: GanStep, batch: Batch) -> Any:
         nonlocal calls
         calls += 1
         if calls == fault.step:
             strike(step)
-        return real(step, *arguments)
+        return real(step, batch)
 
     GanStep.__call__ = call  # type: ignore[method-assign]
 
@@ -133,12 +133,12 @@ def _fill_disk(fault: Fault) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     @wraps(real)
-    def call(step: GanStep, *arguments: Tensor) -> Any:
+    def call(step: GanStep, batch: Batch) -> Any:
         nonlocal calls
         calls += 1
         full = fault.step <= calls < fault.until
         resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST_CHECKPOINT_BYTES if full else hard, hard))
-        return real(step, *arguments)
+        return real(step, batch)
 
     GanStep.__call__ = call  # type: ignore[method-assign]
 

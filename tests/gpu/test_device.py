@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,18 +19,21 @@ from dcgan_dist.data.loader import BatchPlan, CachedPixels, open_decoder, open_s
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.data.step_images import step_images
+from dcgan_dist.gan.discriminator import singular_vectors
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
-from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
+from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.training.samples import copy_to_host, spread
 from dcgan_dist.training.state import TrainState, initial_state
 from launch import probes
-from tests.given import Given, batches_from
+from tests.given import batches_from, given_inputs
 from tests.gpu.device import ALONE, DEVICE, needs_gpu
 
 pytestmark = needs_gpu
 
 GPU = DEVICE
+ONE_SWITCH: tuple[dict[str, Any], ...] = ({"r1_gamma": 0.1}, {"spectral_norm": True}, {"augment": True, "warmup": 0.5})
+EVERY_SWITCH: dict[str, Any] = {name: value for one in ONE_SWITCH for name, value in one.items()}
 needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="needs NVIDIA DALI")
 
 
@@ -87,15 +91,15 @@ def test_a_streamed_batch_comes_while_the_gpu_is_still_busy_with_a_step(shards: 
     assert torch.equal(first, again)
 
 
-def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
+@pytest.mark.parametrize("switches", [{}, EVERY_SWITCH], ids=["defaults", "every switch"])
+def test_a_step_between_two_rows_never_waits_for_the_gpu(switches: dict[str, Any]) -> None:
     precision = Precision(best_precision(GPU), GPU)
-    config = TrainConfig(train=TrainSection(engine="ddp"))
+    config = with_switches(TrainConfig(data=DataConfig(flip=True), train=TrainSection(engine="ddp")), **switches)
     state = initial_state(config, ALONE, precision)
     pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU)
     plan = BatchPlan(0, 16, 16, 0, 16, True)
-    inputs = StepInputs(
-        step_images(CachedPixels(pixels), plan, GPU), StepLatents(plan, 100, ALONE, torch.float32), Rates([], 16, 0), 0
-    )
+    numbers = StepNumbers(config, plan, ALONE, torch.float32)
+    inputs = StepInputs(step_images(CachedPixels(pixels), plan, GPU), numbers, Rates([], 16, 0.0), 0)
     update = open_update(config, state, precision, inputs, plan, ALONE)
     inputs.prepare(0, 1)
     update()
@@ -122,20 +126,34 @@ def test_a_grid_is_copied_off_the_gpu_and_measured_while_the_gpu_is_busy() -> No
     assert float(measured) == pytest.approx(float(spread(expected)), rel=1e-6)
 
 
-def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
+def with_switches(
+    config: TrainConfig, r1_gamma: float = 0.0, spectral_norm: bool = False, augment: bool = False, warmup: float = 0.0
+) -> TrainConfig:
+    """The same configuration with what a step can do besides."""
+    return replace(
+        config,
+        train=replace(config.train, r1_gamma=r1_gamma),
+        model=replace(config.model, spectral_norm=spectral_norm),
+        data=replace(config.data, augment="diff" if augment else "none"),
+        ema=replace(config.ema, warmup=warmup),
+    )
+
+
+def trained(engine: str, precision: PrecisionName, steps: int, **switches: Any) -> TrainState:
     """The state after some steps on one GPU."""
     section = TrainSection(precision=precision, engine=engine)  # type: ignore[arg-type]
     config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=16), train=section)
+    config = with_switches(config, **switches)
     arithmetic = Precision(precision, GPU)
     torch.backends.cudnn.deterministic = True
     state = initial_state(config, ALONE, arithmetic)
-    inputs = Given()
-    update = open_update(config, state, arithmetic, inputs, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
+    plan = BatchPlan(0, 16, 16, 0, 16, False)
+    images, inputs = given_inputs(config, plan, ALONE, arithmetic.weights)
+    update = open_update(config, state, arithmetic, inputs, plan, ALONE)
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
-        pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2).to(GPU)
-        latents = torch.randn(2, 16, 100, generator=random).to(GPU, arithmetic.weights)
-        inputs.set(pixels, latents[0], latents[1])
+        pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2)
+        images.set(pixels.to(GPU))
         update()
     assert isinstance(update, CapturedUpdate) == (engine == "graph")
     if isinstance(update, CapturedUpdate):
@@ -144,16 +162,26 @@ def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
     return state
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("bf16", 0.0), ("fp16", 0.0)])
+@pytest.mark.parametrize("switches", [{}, *ONE_SWITCH, EVERY_SWITCH], ids=str)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-8), ("bf16", 0.0), ("fp16", 0.0)])
 def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
-    precision: PrecisionName, tolerance: float
+    precision: PrecisionName, tolerance: float, switches: dict[str, Any]
 ) -> None:
-    eager, captured = (trained(engine, precision, STEPS_BEFORE_CAPTURE + 9) for engine in ("ddp", "graph"))
+    steps = STEPS_BEFORE_CAPTURE + 9
+    eager, captured = (trained(engine, precision, steps, **switches) for engine in ("ddp", "graph"))
+    assert_same_state(eager, captured, tolerance)
+    vectors = singular_vectors(captured.discriminator)
+    assert len(vectors) == (4 if "spectral_norm" in switches else 0)
+    for name, left in singular_vectors(eager.discriminator).items():
+        torch.testing.assert_close(vectors[name], left, rtol=tolerance, atol=tolerance)
+
+
+def assert_same_state(one: TrainState, other: TrainState, tolerance: float) -> None:
     for network in ("generator", "discriminator", "average"):
-        one, other = getattr(eager, network).state_dict(), getattr(captured, network).state_dict()
-        for key, value in one.items():
-            torch.testing.assert_close(value, other[key], rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(eager.window.sums, captured.window.sums, rtol=1e-9, atol=1e-9)
+        left, right = getattr(one, network).state_dict(), getattr(other, network).state_dict()
+        for key, value in left.items():
+            torch.testing.assert_close(value, right[key], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one.window.sums, other.window.sums, rtol=1e-9, atol=1e-9)
 
 
 def test_preflight_times_a_step_that_is_replayed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

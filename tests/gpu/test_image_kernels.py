@@ -84,7 +84,7 @@ def test_real_and_drawn_images_are_joined_and_gradients_reach_the_drawn(dtype: t
     assert torch.equal(both[3:], fakes)
     gradient = random(8, 3, 6, 6, dtype=dtype, seed=2)
     both.backward(gradient)
-    assert torch.equal(fakes.grad, gradient[3:])
+    assert fakes.grad is not None and torch.equal(fakes.grad, gradient[3:])
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -18,7 +18,7 @@ from dcgan_dist.data.loader import BatchPlan, CachedPixels
 from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.training.by_position import Rates, StepInputs, StepLatents
+from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
 from dcgan_dist.training.engine import CapturedUpdate, open_update
 from dcgan_dist.training.state import initial_state
 
@@ -75,9 +75,8 @@ def count(monkeypatch: pytest.MonkeyPatch, **train: Any) -> Launches:
     state = initial_state(config, world, precision)
     plan = BatchPlan(0, 8, 4, 0, 4, True)
     cache = CachedPixels(torch.zeros(8, 64, 64, 3, dtype=torch.uint8, device=DEVICE))
-    reused = config.train.reuse_fakes
-    latents = StepLatents(plan, config.model.latent_size, world, torch.float32, reused=reused)
-    inputs = StepInputs(step_images(cache, plan, DEVICE), latents, Rates([], 8, 0.0), 0)
+    numbers = StepNumbers(config, plan, world, torch.float32)
+    inputs = StepInputs(step_images(cache, plan, DEVICE), numbers, Rates([], 8, 0.0), 0)
     update = open_update(config, state, precision, inputs, plan, world)
     eager = update.eager if isinstance(update, CapturedUpdate) else update
     for kind, method in ((JITFunction, "run"), (GridExecutor, "__call__")):

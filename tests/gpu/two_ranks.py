@@ -22,7 +22,7 @@ from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.training.engine import open_update
 from dcgan_dist.training.samples import FixedLatentSampler
 from dcgan_dist.training.state import TrainState, initial_state
-from tests.given import Given
+from tests.given import given_inputs
 
 PRECISIONS: dict[PrecisionName, int] = {"fp64": 12, "fp32": 4, "bf16": 4, "fp16": 4}
 """Steps in each: rounding grows a thousandfold in a dozen of them."""
@@ -36,15 +36,14 @@ def trained(world: World, precision: PrecisionName, steps: int) -> tuple[TrainSt
     arithmetic = Precision(precision, world.device)
     state = initial_state(config, world, arithmetic)
     first, count = share(BATCH, world.rank, world.size)
-    inputs = Given()
-    update = open_update(config, state, arithmetic, inputs, BatchPlan(0, 1, BATCH, first, count, False), world)
+    plan = BatchPlan(0, 1, BATCH, first, count, False)
+    images, inputs = given_inputs(config, plan, world, arithmetic.weights)
+    update = open_update(config, state, arithmetic, inputs, plan, world)
     figures = []
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2)
-        latents = torch.randn(2, BATCH, 16, generator=random, dtype=torch.float64).to(world.device, arithmetic.weights)
-        mine = slice(first, first + count)
-        inputs.set(pixels[mine].to(world.device), latents[0, mine], latents[1, mine])
+        images.set(pixels[first : first + count].to(world.device))
         update()
         figures.append(state.window.take_means(world))
     update.close()

@@ -119,15 +119,15 @@ import json, os, runpy, sys
 import torch
 from dcgan_dist.gan.step import GanStep
 
-def note(step, pixels, *latents):
-    networks = step.generator.network, step.discriminator.network
+def note(step, batch):
+    networks, given = (step.generator.network, step.discriminator.network), [t for t in batch if t is not None]
     layers = [type(layer).__name__ for network in networks for layer in network.modules()]
     seen = [layers, step.reuse_fakes, step.loss_weight, step.generator.average_gradients is None]
-    seen += [step.precision.name, [str(t.dtype) for t in (pixels, *latents)], torch.backends.cudnn.benchmark]
-    seen += [[list(t.shape), list(t.stride())] for t in (pixels, *latents)]
+    seen += [step.precision.name, [str(t.dtype) for t in given], torch.backends.cudnn.benchmark]
+    seen += [[list(t.shape), list(t.stride())] for t in given]
     with open(f"{out}-{os.environ.get('RANK', '0')}", "a") as file:
         print(json.dumps(seen), file=file)
-    return take(step, pixels, *latents)
+    return take(step, batch)
 
 out, module, *sys.argv[1:] = sys.argv[1:]
 take, GanStep.__call__ = GanStep.__call__, note
@@ -138,8 +138,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        (2, ("--data.global_batch_size", 23, "--model.discriminator_input_norm", "false")),
-        (1, ("--train.reuse_fakes", "false", "--train.deterministic", "false")),
+        (2, ("--data.global_batch_size", 23, "--model.discriminator_input_norm", "false", "--train.r1_gamma", 0.1)),
+        (1, ("--train.reuse_fakes", "false", "--train.deterministic", "false", "--model.spectral_norm", "true")),
     ],
     ids=["two ranks", "one rank"],
 )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
+from dcgan_dist.config import DataConfig, EmaConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.gradients import copy_from_main, replicate
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.discriminator import singular_vectors
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
 from dcgan_dist.training.engine import open_update
@@ -23,7 +25,7 @@ from dcgan_dist.training.plan import checksum
 from dcgan_dist.training.state import TrainState, initial_state
 from tests.distributed.ranks.batch_norm import close, random_tensor
 from tests.distributed.ranks.common import ALONE, CHANNELS, CPU
-from tests.given import Given
+from tests.given import given_inputs
 
 
 def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: object) -> TrainConfig:
@@ -41,16 +43,15 @@ def trained(
     precision = Precision(config.train.precision, CPU)  # type: ignore[arg-type]
     state = initial_state(config, world, precision)
     first, count = share(global_batch, world.rank, world.size)
-    inputs = Given()
-    update = open_update(config, state, precision, inputs, BatchPlan(0, 1, global_batch, first, count, False), world)
+    plan = BatchPlan(0, 1, global_batch, first, count, False)
+    images, inputs = given_inputs(config, plan, world, precision.weights)
+    update = open_update(config, state, precision, inputs, plan, world)
     size = config.data.image_size
     figures = []
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
-        latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64).to(precision.weights)
-        mine = slice(first, first + count)
-        inputs.set(pixels[mine], latents[0, mine], latents[1, mine])
+        images.set(pixels[first : first + count])
         update()
         figures.append(state.window.take_means(world))
     return state, figures
@@ -101,8 +102,9 @@ def a_step_takes_as_many_collectives_as_the_readme_says(world: World) -> None:
     for engine, reuse in itertools.product(("ddp", "graph"), (False, True)):
         config = tiny_config("fp32", 64, engine=engine, reuse_fakes=reuse)
         state = initial_state(config, world, Precision("fp32", CPU))
-        inputs = Given(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), *[torch.randn(2, 8)] * 2)
         plan = BatchPlan(0, 1, world.size, 0, 1, False)
+        images, inputs = given_inputs(config, plan, world, torch.float32)
+        images.set(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
         update = open_update(config, state, Precision("fp32", CPU), inputs, plan, world)
         for _ in range(2):  # DDP arranges its buckets meanwhile
             update()
@@ -128,11 +130,30 @@ def steps_over_uneven_shares_are_those_of_one_rank(world: World) -> None:
     assert_trains_as_alone(world, 3 * world.size + 1)
 
 
+def augmentation_and_a_warm_up_of_the_average_are_those_of_one_rank(world: World) -> None:
+    for loss in ("bce", "relativistic"):
+        config = tiny_config("fp64", loss=loss)
+        config = replace(config, data=replace(config.data, augment="diff"), ema=EmaConfig(1000, 0.5))
+        (state, _), (expected, _) = (trained(each, 3 * world.size + 1, 3, config) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{loss} on {world.size} ranks")
+
+
 def every_loss_trains_as_on_one_rank(world: World) -> None:
     for loss in LOSSES:
         config = tiny_config("fp64", loss=loss)
         (state, _), (expected, _) = (trained(each, 3 * world.size, 3, config) for each in (world, ALONE))
         assert_same_weights(expected, state, 1e-8, f"{loss} on {world.size} ranks")
+
+
+def a_penalty_and_spectral_norm_train_as_on_one_rank(world: World) -> None:
+    plain, size = tiny_config(), 3 * world.size + 1  # images; shares are uneven
+    bounded = replace(plain, model=replace(plain.model, spectral_norm=True))
+    for config in (tiny_config(r1_gamma=1.0), tiny_config(r1_gamma=1.0, engine="ddp"), bounded):
+        (state, _), (expected, _) = (trained(each, size, 4, config) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{config.train.engine}, {world.size} ranks")
+        for name, left in singular_vectors(expected.discriminator).items():
+            close(left, singular_vectors(state.discriminator)[name], 1e-8, name)
+            assert torch.equal(*world.gather(singular_vectors(state.discriminator)[name])[:2]), name
 
 
 def gradients_are_averaged_over_ranks(world: World) -> None:

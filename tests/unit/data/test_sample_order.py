@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dcgan_dist.base.counter_random import STREAMS, normal, stream_seed, words
-from dcgan_dist.config import DataConfig
+from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.distributed.world import World
-from dcgan_dist.training.by_position import StepLatents
+from dcgan_dist.training.by_position import StepNumbers
 
 CPU = torch.device("cpu")
 NUM_SAMPLES = 103
@@ -47,15 +47,41 @@ def test_the_ranks_together_take_the_global_batch(ranks: int) -> None:
         assert ids == sample_ids(7, NUM_SAMPLES, position, 40).tolist()
 
 
+def numbers(rank: int, ranks: int, config: TrainConfig) -> StepNumbers:
+    return StepNumbers(config, plan(rank, ranks), World(rank, ranks, 0, 1, CPU), torch.float32)
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8])
 def test_the_ranks_together_draw_the_latents_of_one_rank(ranks: int) -> None:
-    alone = StepLatents(plan(0, 1), 10, World(0, 1, 0, 1, CPU), torch.float32).at(80)
-    each = [
-        StepLatents(plan(rank, ranks), 10, World(rank, ranks, 0, 1, CPU), torch.float32).at(80) for rank in range(ranks)
-    ]
+    config = TrainConfig(model=ModelConfig(latent_size=10), train=TrainSection(reuse_fakes=False))
+    alone = numbers(0, 1, config).latents(80)
+    each = [numbers(rank, ranks, config).latents(80) for rank in range(ranks)]
     for expected, parts in zip(alone, zip(*each, strict=True), strict=True):
         assert torch.equal(torch.cat(parts), expected)
     assert not torch.equal(*alone)
+
+
+def test_a_position_on_the_device_gives_the_numbers_of_one_on_the_host() -> None:
+    config = TrainConfig(data=DataConfig(image_size=32, augment="diff"), train=TrainSection(r1_gamma=1.0))
+    drawn = numbers(1, 3, config)
+    for draw in (lambda at: drawn.latents(at)[0], drawn.noise, drawn.augmentation):
+        on_host, on_device = draw(12_345), draw(torch.tensor(12_345))
+        assert on_host is not None and on_device is not None
+        assert torch.equal(on_host, on_device)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_ranks_together_draw_the_noise_of_one_rank_and_none_without_a_penalty(ranks: int) -> None:
+    penalised = TrainConfig(data=DataConfig(image_size=32), train=TrainSection(r1_gamma=0.5))
+    alone, *each = (
+        numbers(rank, size, penalised) for rank, size in ((0, 1), *((rank, ranks) for rank in range(ranks)))
+    )
+    (noise, later), parts = (alone.noise(80), alone.noise(120)), [one.noise(80) for one in each]
+    assert noise is not None and later is not None and noise.shape == (40, 3, 32, 32)
+    assert torch.equal(torch.cat([part for part in parts if part is not None]), noise)
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    assert not torch.equal(noise[:10], later[:10])
+    assert numbers(0, 1, TrainConfig()).noise(80) is None
 
 
 def test_a_batch_may_reach_over_the_end_of_an_epoch_and_beyond_a_whole_one() -> None:

@@ -34,6 +34,7 @@ ANOTHER_VALUE = {
     "optim.decay_last": "0.25",
     "train.precision": "fp32",
     "train.batch_norm": "local",
+    "model.spectral_norm": "true",
     "train.loss": "hinge",
     "train.reuse_fakes": "false",
 }
