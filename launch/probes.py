@@ -92,7 +92,9 @@ class Rehearsal:
         self._world = world
         self._state = initial_state(config, world, plan.precision)
         self._update = open_update(config, self._state, plan.precision, plan.batches, world)
-        self._latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights)
+        self._latents = StepLatents(
+            plan.batches, config.model.latent_size, world, plan.precision.weights, ema=config.ema
+        )
         self._batches = endless_batches(_noise(config.data.image_size, world), plan.batches, images_seen=0)
         self._global_batch = plan.batches.global_batch
 

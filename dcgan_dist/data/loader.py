@@ -48,12 +48,13 @@ class BatchPlan:
     first: int
     count: int
     flip: bool
+    augment: bool = False
 
     @classmethod
     def of(cls, config: DataConfig, seed: int, num_samples: int, global_batch: int, world: World) -> BatchPlan:
         """The plan of one rank of `world`."""
         first, count = share(global_batch, world.rank, world.size)
-        return cls(seed, num_samples, global_batch, first, count, config.flip)
+        return cls(seed, num_samples, global_batch, first, count, config.flip, config.augment == "diff")
 
     def ids(self, images_seen: int) -> list[int]:
         """Numbers of the samples this rank takes in the step that starts at `images_seen`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.profiler import record_function
 
+from dcgan_dist.gan.augment import augment
 from dcgan_dist.gan.losses import BCE, Loss
 from dcgan_dist.gan.precision import Precision
 
@@ -52,51 +53,71 @@ class GanStep:
     """Called with a network between its backward pass and its update; None if the gradients are ready by then."""
     loss: Loss = BCE
     reuse_fakes: bool = False
-    """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
+    """The generator learns from the images that the discriminator has just learned from, and not from new ones.
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
+    They are augmented anew: what it minimises is a mean over all augmentations, not over those just learned.
+    """
+
+    def __call__(
+        self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor, augmentation: Tensor | None = None
+    ) -> StepMetrics:
         """Updates the discriminator with `first_latents`, then the generator with `second_latents`, or with the same.
 
-        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
+        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size]; augmentation: the numbers for `augment`,
+        [4, n, 7], of real and generated images in the discriminator's update, then in the generator's.
         """
+        numbers = (None, None, None, None) if augmentation is None else augmentation.unbind()
         real_images = to_signed_unit(pixels, self.precision.weights)
         with _stage("draw"), self.precision.autocast(), torch.set_grad_enabled(self.reuse_fakes):
             fake_images = self.generator(first_latents)
         with _stage("discriminator"):
-            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(real_images, fake_images.detach())
+            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(
+                real_images, fake_images.detach(), numbers[:2]
+            )
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with _stage("generator"):
-            g_loss, g_lost = self._update_generator(second_latents, fake_images, real_images)
+            g_loss, g_lost = self._update_generator(second_latents, fake_images, real_images, numbers[2:])
         if self.loss.is_relative:  # more real than the other image of its pair
             real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
         if self.loss.judges_probability:
             real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
         return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
-    def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
-        real_logits, fake_logits = self._judge(real_images, fake_images)
+    def _update_discriminator(
+        self, real_images: Tensor, fake_images: Tensor, numbers: Sequence[Tensor | None] = (None, None)
+    ) -> tuple[Tensor, ...]:
+        real_logits, fake_logits = self._judge(real_images, fake_images, numbers)
         loss = self.loss.discriminator(real_logits, fake_logits)
         lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, latents: Tensor, fake_images: Tensor, real_images: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_generator(
+        self,
+        latents: Tensor,
+        fake_images: Tensor,
+        real_images: Tensor,
+        numbers: Sequence[Tensor | None] = (None, None),
+    ) -> tuple[Tensor, Tensor]:
         with _frozen(self.discriminator), self.precision.autocast():
             images = fake_images if self.reuse_fakes else self.generator(latents)
             if self.loss.is_relative:
-                real_logits, fake_logits = self._judge(real_images, images)
+                real_logits, fake_logits = self._judge(real_images, images, numbers)
             else:
-                real_logits = fake_logits = self._full(self.discriminator(images))
+                real_logits = fake_logits = self._full(self.discriminator(augment(images, numbers[1])))
         loss = self.loss.generator(real_logits, fake_logits)
         lost = self._descend(loss, self.generator, self.generator_optimizer, self.generator_scaler)
         return loss.detach(), lost
 
-    def _judge(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator's logits of real and generated images.
+    def _judge(
+        self, real_images: Tensor, fake_images: Tensor, numbers: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        """The discriminator's logits of real and generated images, augmented by their `numbers`.
 
         Both go through it together, each half with batch statistics of its own: the same as one after the other, in
         half the calls.
         """
+        real_images, fake_images = augment(real_images, numbers[0]), augment(fake_images, numbers[1])
         both = torch.cat([real_images.to(fake_images.dtype), fake_images])
         with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
             real_logits, fake_logits = self.discriminator(both).chunk(2)

@@ -90,7 +90,9 @@ def _start(run: Run) -> int | None:
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
     state = restore(config, plan, world)
-    latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks)
+    latents = StepLatents(
+        plan.batches, config.model.latent_size, world, plan.precision.weights, state.watch.rollbacks, config.ema
+    )
     check_ranks(plan, state, latents, world)
     world.together(check_scores, config.evaluate)
     world.on_main(run.folder.create, write_yaml(config))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +26,16 @@ log = logging.getLogger(__name__)
 class Update(Protocol):
     """Takes one training step at each call."""
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        """Pixels uint8 [n, 3, size, size], and latents [n, latent_size] for each network's update."""
+    def __call__(
+        self,
+        pixels: Tensor,
+        first_latents: Tensor,
+        second_latents: Tensor,
+        augmentation: Tensor | None = None,
+        half_life_images: Tensor | None = None,
+        /,
+    ) -> None:
+        """Pixels uint8 [n, 3, size, size], and what `by_position.Given` holds, in its order."""
         ...
 
     def close(self) -> None:
@@ -90,10 +98,19 @@ class EagerUpdate:
     global_batch: int
     ema_half_life_images: int
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        metrics = self.step(pixels, first_latents, second_latents)
+    def __call__(
+        self,
+        pixels: Tensor,
+        first_latents: Tensor,
+        second_latents: Tensor,
+        augmentation: Tensor | None = None,
+        half_life_images: Tensor | None = None,
+        /,
+    ) -> None:
+        metrics = self.step(pixels, first_latents, second_latents, augmentation)
         if self.state.average is not None:
-            update_average(self.state.average, self.state.generator, self.global_batch, self.ema_half_life_images)
+            half_life = self.ema_half_life_images if half_life_images is None else half_life_images
+            update_average(self.state.average, self.state.generator, self.global_batch, half_life)
         self.state.window.add(metrics, images=len(pixels))
 
     def close(self) -> None:
@@ -113,10 +130,10 @@ class CapturedUpdate:
         self._stream = torch.cuda.Stream(world.device)
         self._steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: tuple[Tensor, ...] = ()
+        self._inputs: tuple[Any, ...] = ()
+        """The step's inputs, tensors or None, in the place where the graph reads them."""
 
-    def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        inputs = (pixels, first_latents, second_latents)
+    def __call__(self, *inputs: Tensor | None) -> None:
         self._steps += 1
         if self._steps == STEPS_BEFORE_CAPTURE + 1:
             self._capture(inputs)
@@ -124,7 +141,8 @@ class CapturedUpdate:
             self._on_side_stream(inputs)
             return
         for static, value in zip(self._inputs, inputs, strict=True):
-            static.copy_(value)
+            if static is not None and value is not None:
+                static.copy_(value)
         self._graph.replay()
 
     @property
@@ -132,19 +150,20 @@ class CapturedUpdate:
         """Whether a graph has been captured, so that steps are replayed."""
         return self._graph is not None
 
-    def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> None:
+    def _on_side_stream(self, inputs: tuple[Any, ...]) -> None:
         # A graph is recorded on a stream of its own, and everything it meets must have begun its life there.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._update(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         for value in inputs:
-            value.record_stream(self._stream)
+            if value is not None:
+                value.record_stream(self._stream)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+    def _capture(self, inputs: tuple[Any, ...]) -> None:
         problem = ""
         torch.cuda.synchronize()
-        self._inputs = tuple(value.clone() for value in inputs)
+        self._inputs = tuple(None if value is None else value.clone() for value in inputs)
         graph = torch.cuda.CUDAGraph()
         try:
             # thread_local: the threads of DALI, checkpoints and heartbeat may use the GPU meanwhile.

@@ -107,8 +107,9 @@ def check_ranks(plan: Plan, state: TrainState, latents: StepLatents, world: Worl
             "images seen": position,
         },
     )
-    first, second = latents.at(position)
-    assert_disjoint(world, "latents", [tuple(row[:4].tolist()) for row in torch.cat([first, second])])
+    given = latents.at(position)
+    both = torch.cat([given.first_latents, given.second_latents])
+    assert_disjoint(world, "latents", [tuple(row[:4].tolist()) for row in both])
     if position % batches.num_samples + batches.global_batch <= batches.num_samples:  # within one epoch
         assert_disjoint(world, "images", batches.ids(position))
 

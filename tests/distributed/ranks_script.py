@@ -47,6 +47,7 @@ from tests.distributed.ranks.data import (
 )
 from tests.distributed.ranks.weights import (
     a_step_takes_as_many_collectives_as_the_readme_says,
+    augmentation_and_a_warm_up_of_the_average_are_those_of_one_rank,
     every_engine_ends_with_the_same_weights,
     every_engine_reuses_fakes_alike,
     every_engine_takes_the_same_step_in_single_precision,
@@ -71,6 +72,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     every_engine_ends_with_the_same_weights,
     every_engine_reuses_fakes_alike,
     every_engine_takes_the_same_step_in_single_precision,
+    augmentation_and_a_warm_up_of_the_average_are_those_of_one_rank,
     a_step_takes_as_many_collectives_as_the_readme_says,
     gradients_are_averaged_over_ranks,
     every_rank_ends_with_the_same_bits,

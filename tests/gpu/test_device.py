@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
+from dcgan_dist.config import DataConfig, EmaConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.loader import BatchPlan, endless_batches, open_decoder, open_source
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
+from dcgan_dist.training.by_position import StepLatents
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
 from dcgan_dist.training.samples import copy_to_host, spread
 from dcgan_dist.training.state import TrainState, initial_state
@@ -86,16 +88,17 @@ def test_a_streamed_batch_comes_while_the_gpu_is_still_busy_with_a_step(shards: 
 
 def test_a_step_between_two_rows_never_waits_for_the_gpu() -> None:
     precision = Precision(best_precision(GPU), GPU)
-    config = TrainConfig(train=TrainSection(engine="ddp"))
+    config = TrainConfig(train=TrainSection(engine="ddp"), ema=EmaConfig(warmup=0.05))
     state = initial_state(config, ALONE, precision)
-    update = open_update(config, state, precision, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
+    plan = BatchPlan(0, 16, 16, 0, 16, False, augment=True)
+    update = open_update(config, state, precision, plan, ALONE)
+    of_step = StepLatents(plan, 100, ALONE, precision.weights, ema=config.ema)
     pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2)
-    latents = torch.randn(16, 100, device=GPU)
-    update(pixels, latents, latents)
+    update(pixels, *of_step.at(0))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(3):
-            update(pixels, latents, latents)
+        for step in range(3):
+            update(pixels, *of_step.at(16 * step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -115,19 +118,24 @@ def test_a_grid_is_copied_off_the_gpu_and_measured_while_the_gpu_is_busy() -> No
     assert float(measured) == pytest.approx(float(spread(expected)), rel=1e-6)
 
 
-def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
-    """The state after some steps on one GPU."""
+def trained(engine: str, precision: PrecisionName, steps: int, every_switch: bool = False) -> TrainState:
+    """The state after some steps on one GPU, with `every_switch` with all that a step can do besides."""
     section = TrainSection(precision=precision, engine=engine)  # type: ignore[arg-type]
     config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=16), train=section)
+    if every_switch:
+        config = replace(config, data=DataConfig(image_size=32, augment="diff"), ema=EmaConfig(1000, 0.5))
     arithmetic = Precision(precision, GPU)
     torch.backends.cudnn.deterministic = True
     state = initial_state(config, ALONE, arithmetic)
-    update = open_update(config, state, arithmetic, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
+    plan = BatchPlan(0, 16, 16, 0, 16, False, every_switch)
+    update = open_update(config, state, arithmetic, plan, ALONE)
+    of_step = StepLatents(plan, 100, ALONE, arithmetic.weights, ema=config.ema)
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2).to(GPU)
         latents = torch.randn(2, 16, 100, generator=random).to(GPU, arithmetic.weights)
-        update(pixels, latents[0], latents[1])
+        given = of_step.at(16 * number)
+        update(pixels, latents[0], latents[1], given.augmentation, given.half_life_images)
     assert isinstance(update, CapturedUpdate) == (engine == "graph")
     if isinstance(update, CapturedUpdate):
         assert update.is_captured
@@ -135,11 +143,13 @@ def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
     return state
 
 
+@pytest.mark.parametrize("every_switch", [False, True])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("bf16", 0.0), ("fp16", 0.0)])
 def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
-    precision: PrecisionName, tolerance: float
+    precision: PrecisionName, tolerance: float, every_switch: bool
 ) -> None:
-    eager, captured = (trained(engine, precision, STEPS_BEFORE_CAPTURE + 9) for engine in ("ddp", "graph"))
+    steps = STEPS_BEFORE_CAPTURE + 9
+    eager, captured = (trained(engine, precision, steps, every_switch) for engine in ("ddp", "graph"))
     for network in ("generator", "discriminator", "average"):
         one, other = getattr(eager, network).state_dict(), getattr(captured, network).state_dict()
         for key, value in one.items():

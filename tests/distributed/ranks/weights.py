@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcgan_dist.config import DataConfig, ModelConfig, TrainConfig, TrainSection
+from dcgan_dist.config import DataConfig, EmaConfig, ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.gradients import copy_from_main, replicate
@@ -18,6 +19,7 @@ from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision, PrecisionName
+from dcgan_dist.training.by_position import StepLatents
 from dcgan_dist.training.engine import open_update
 from dcgan_dist.training.plan import checksum
 from dcgan_dist.training.state import TrainState, initial_state
@@ -40,7 +42,9 @@ def trained(
     precision = Precision(config.train.precision, CPU)  # type: ignore[arg-type]
     state = initial_state(config, world, precision)
     first, count = share(global_batch, world.rank, world.size)
-    update = open_update(config, state, precision, BatchPlan(0, 1, global_batch, first, count, False), world)
+    plan = BatchPlan(0, 1, global_batch, first, count, False, config.data.augment == "diff")
+    update = open_update(config, state, precision, plan, world)
+    of_step = StepLatents(plan, 8, world, precision.weights, ema=config.ema)
     size = config.data.image_size
     figures = []
     for number in range(steps):
@@ -48,7 +52,8 @@ def trained(
         pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
         latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64).to(precision.weights)
         mine = slice(first, first + count)
-        update(pixels[mine], latents[0, mine], latents[1, mine])
+        given = of_step.at(number * global_batch)
+        update(pixels[mine], latents[0, mine], latents[1, mine], given.augmentation, given.half_life_images)
         figures.append(state.window.take_means(world))
     return state, figures
 
@@ -122,6 +127,14 @@ def steps_over_even_shares_are_those_of_one_rank(world: World) -> None:
 
 def steps_over_uneven_shares_are_those_of_one_rank(world: World) -> None:
     assert_trains_as_alone(world, 3 * world.size + 1)
+
+
+def augmentation_and_a_warm_up_of_the_average_are_those_of_one_rank(world: World) -> None:
+    for loss in ("bce", "relativistic"):
+        config = tiny_config("fp64", loss=loss)
+        config = replace(config, data=replace(config.data, augment="diff"), ema=EmaConfig(1000, 0.5))
+        (state, _), (expected, _) = (trained(each, 3 * world.size + 1, 3, config) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{loss} on {world.size} ranks")
 
 
 def every_loss_trains_as_on_one_rank(world: World) -> None:

@@ -55,9 +55,9 @@ def test_the_ranks_together_draw_the_latents_of_one_rank(ranks: int) -> None:
     each = [
         StepLatents(plan(rank, ranks), 10, World(rank, ranks, 0, 1, CPU), torch.float32).at(80) for rank in range(ranks)
     ]
-    for expected, parts in zip(alone, zip(*each, strict=True), strict=True):
+    for expected, parts in zip(alone[:2], zip(*(given[:2] for given in each), strict=True), strict=True):
         assert torch.equal(torch.cat(parts), expected)
-    assert not torch.equal(*alone)
+    assert not torch.equal(*alone[:2])
 
 
 def test_a_batch_may_reach_over_the_end_of_an_epoch_and_beyond_a_whole_one() -> None:

@@ -1,4 +1,4 @@
-"""Learning rates that fall at the end of a run."""
+"""What follows from the position: learning rates that fall at the end of a run, an average that warms up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.config import OptimConfig, TrainConfig, TrainSection
-from dcgan_dist.training.by_position import Rates, share_of_rate
+from dcgan_dist.config import EmaConfig, OptimConfig, TrainConfig, TrainSection
+from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.distributed.world import World
+from dcgan_dist.training.by_position import Rates, StepLatents, share_of_rate
 from dcgan_dist.training.resume import check_identity
 from tests.running import (
     assert_same_tensors,
@@ -43,6 +45,17 @@ def test_it_is_set_where_the_optimizer_reads_it(rate: float | torch.Tensor) -> N
         assert optimizer.param_groups[0]["lr"] is rate
 
 
+@pytest.mark.parametrize(("images_seen", "half_life"), [(0, 0), (1000, 50), (199_999, 9999.95), (10**6, 10_000)])
+def test_the_half_life_of_the_average_grows_with_the_images_seen_up_to_its_full_length(
+    images_seen: int, half_life: float
+) -> None:
+    plan, world = BatchPlan(0, 8, 8, 0, 8, flip=False), World(0, 1, 0, 1, torch.device("cpu"))
+    found = StepLatents(plan, 4, world, torch.float32, ema=EmaConfig(10_000, 0.05)).at(images_seen).half_life_images
+    assert found is not None
+    assert float(found) == pytest.approx(half_life)
+    assert StepLatents(plan, 4, world, torch.float32, ema=EmaConfig(10_000)).at(images_seen).half_life_images is None
+
+
 def test_a_run_whose_rates_depend_on_its_length_may_not_change_it() -> None:
     before = TrainConfig(optim=OptimConfig(decay_last=0.5), train=TrainSection(total_images=1000))
     longer = dataclasses.replace(before, train=TrainSection(total_images=2000))
@@ -73,6 +86,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp
             "--track.report",
             "false",
         ),
+        *("--data.augment", "diff", "--data.flip", "true", "--ema.warmup", 0.3, "--ema.half_life_images", 500),
         *("--checkpoint.every_images", 400, "--checkpoint.keep_last", 9, "--track.tensorboard", "false"),
     )
     assert run_train(1, *settings, "--run.dir", tmp_path / "straight").returncode == 0
