@@ -61,7 +61,7 @@ class DataConfig:
 
     augment: Literal["none", "diff"] = "none"
     """diff: the discriminator sees real and generated images only with changed colours, moved, and with a square cut
-    out, at random and differentiably (DiffAugment), so that it cannot learn a small data set by heart."""
+    out, differentiably and at random (DiffAugment), which makes a small data set harder to learn by heart."""
 
     batch_size_per_rank: int = 128
     """Images per rank and step; the global batch is this times the number of ranks."""
