@@ -87,7 +87,7 @@ class GanStep:
     def _update_discriminator(
         self, real_images: Tensor, fake_images: Tensor, numbers: Sequence[Tensor | None] = (None, None)
     ) -> tuple[Tensor, ...]:
-        real_logits, fake_logits = self._judge(real_images, fake_images, numbers)
+        real_logits, fake_logits = self._judge(augment(real_images, numbers[0]), augment(fake_images, numbers[1]))
         loss = self.loss.discriminator(real_logits, fake_logits)
         lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
@@ -100,24 +100,21 @@ class GanStep:
         numbers: Sequence[Tensor | None] = (None, None),
     ) -> tuple[Tensor, Tensor]:
         with _frozen(self.discriminator), self.precision.autocast():
-            images = fake_images if self.reuse_fakes else self.generator(latents)
+            images = augment(fake_images if self.reuse_fakes else self.generator(latents), numbers[1])
             if self.loss.is_relative:
-                real_logits, fake_logits = self._judge(real_images, images, numbers)
+                real_logits, fake_logits = self._judge(augment(real_images, numbers[0]), images)
             else:
-                real_logits = fake_logits = self._full(self.discriminator(augment(images, numbers[1])))
+                real_logits = fake_logits = self._full(self.discriminator(images))
         loss = self.loss.generator(real_logits, fake_logits)
         lost = self._descend(loss, self.generator, self.generator_optimizer, self.generator_scaler)
         return loss.detach(), lost
 
-    def _judge(
-        self, real_images: Tensor, fake_images: Tensor, numbers: Sequence[Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
-        """The discriminator's logits of real and generated images, augmented by their `numbers`.
+    def _judge(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator's logits of real and generated images.
 
         Both go through it together, each half with batch statistics of its own: the same as one after the other, in
         half the calls.
         """
-        real_images, fake_images = augment(real_images, numbers[0]), augment(fake_images, numbers[1])
         both = torch.cat([real_images.to(fake_images.dtype), fake_images])
         with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
             real_logits, fake_logits = self.discriminator(both).chunk(2)

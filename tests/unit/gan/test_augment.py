@@ -100,6 +100,12 @@ def test_the_augmentation_of_an_image_does_not_depend_on_the_others() -> None:
     torch.testing.assert_close(augment(given, rows), alone, rtol=0, atol=1e-14)
 
 
+def test_the_host_never_needs_a_value_so_a_gpu_can_record_it() -> None:
+    """On the meta device there are no values."""
+    given, rows = images(4, 32).to("meta"), numbers(4).to("meta")
+    assert augment(given, rows).shape == given.shape
+
+
 # --- its numbers ------------------------------------------------------------------------------------------------------
 
 

@@ -385,6 +385,11 @@ def test_a_half_life_on_the_device_means_what_it_means_as_a_number(half_life: fl
         torch.testing.assert_close(one, other, rtol=0, atol=1e-15)
 
 
+def test_moving_by_a_half_life_on_the_device_needs_no_value_on_the_host() -> None:
+    network, average = (Generator(32, LATENT, BASE).requires_grad_(False).to("meta") for _ in range(2))
+    update_average(average, network, 10, torch.ones((), dtype=torch.float64, device="meta"))
+
+
 def test_at_a_half_life_of_0_the_average_becomes_the_network() -> None:
     network, average = (Generator(32, LATENT, BASE).requires_grad_(False) for _ in range(2))
     update_average(average, network, 10, torch.zeros((), dtype=torch.float64))
