@@ -24,9 +24,11 @@ def augment(images: Tensor, numbers: Tensor | None) -> Tensor:
     """
     if numbers is None:
         return images
-    coloured = _change_colours(images.to(numbers.dtype), numbers[:, :3])
+    # Channel by channel in memory, means over channels and moves take half the time.
+    planes = images.to(numbers.dtype, memory_format=torch.contiguous_format)
     rows, columns = (_along(images.shape[2], numbers[:, axis + 3 :: 2]) for axis in (0, 1))
-    return _move_and_cut(coloured, rows, columns).to(images.dtype)
+    changed = _move_and_cut(_change_colours(planes, numbers[:, :3]), rows, columns)
+    return changed.to(images.dtype, memory_format=torch.channels_last)
 
 
 def _change_colours(images: Tensor, numbers: Tensor) -> Tensor:
@@ -57,10 +59,9 @@ def _along(size: int, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _move_and_cut(images: Tensor, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> Tensor:
     """Takes each pixel from its source, and puts 0 where there is none or the hole is."""
-    count, channels, height, width = images.shape
+    count, channels, _, width = images.shape
     (row, row_inside, row_cut), (column, column_inside, column_cut) = rows, columns
     source = row[:, :, None] * width + column[:, None, :]
     is_empty = ~(row_inside[:, :, None] & column_inside[:, None, :]) | (row_cut[:, :, None] & column_cut[:, None, :])
-    pixels = images.permute(0, 2, 3, 1).reshape(count, height * width, channels)
-    moved = pixels.gather(1, source.view(count, -1, 1).expand(-1, -1, channels))
-    return moved.masked_fill(is_empty.view(count, -1, 1), 0).view(count, height, width, channels).permute(0, 3, 1, 2)
+    moved = images.flatten(2).gather(2, source.view(count, 1, -1).expand(-1, channels, -1))
+    return moved.view(images.shape).masked_fill(is_empty[:, None], 0)
