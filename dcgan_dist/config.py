@@ -59,6 +59,10 @@ class DataConfig:
     flip: bool = False
     """Mirror half of the images at random, chosen anew in every epoch."""
 
+    augment: Literal["none", "diff"] = "none"
+    """diff: the discriminator sees real and generated images only with changed colours, moved, and with a square cut
+    out, differentiably and at random (DiffAugment), which makes a small data set harder to learn by heart."""
+
     batch_size_per_rank: int = 128
     """Images per rank and step; the global batch is this times the number of ranks."""
 
@@ -164,6 +168,10 @@ class EmaConfig:
 
     half_life_images: int = 10_000
     """Half-life of the average in images: a weight from so long ago counts half; 0 turns the average off."""
+
+    warmup: float = 0.0
+    """Half-life at most this share of the images seen, so that the average soon forgets the untrained weights, as in
+    StyleGAN2 (0.05); 0: the half-life is the same from the first step."""
 
 
 @dataclass(frozen=True)

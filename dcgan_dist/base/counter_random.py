@@ -6,8 +6,8 @@ computed from their position instead, so any rank can have any of them at any ti
 
 from __future__ import annotations
 
-import functools
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ STREAMS = (
     *("generated latents", "arithmetic noise", "arithmetic groups"),
     *("evaluation latents", "evaluation images", "evaluation patches", "evaluation directions", "evaluation subsets"),
     *("rollback", "calibration latents", "penalty noise"),
+    *("discriminator real augmentation", "discriminator fake augmentation"),
+    *("generator real augmentation", "generator fake augmentation"),
 )
 
 
@@ -53,7 +55,16 @@ def normal(seed: int, stream: str, first: int | Tensor, count: int, size: int, d
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
 
 
-@functools.lru_cache
+def uniform(seed: int, stream: str, first: int | Tensor, count: int, size: int, device: torch.device) -> Tensor:
+    """Rows `first` to `first + count - 1` of a stream of vectors of numbers in [0, 1): float64 [count, size].
+
+    They are multiples of 2^-24, so in float32 they are the same numbers, and none rounds up to 1.
+    """
+    bits = words(seed, stream, first * size, count * size, device).view(count, size)
+    return ((bits >> 40) & 0xFFFFFF).double().div_(2**24)
+
+
+@lru_cache(maxsize=64)  # of a few streams, asked for at every step
 def stream_key(seed: int, stream: str) -> int:
     """Where a stream starts, as a signed 64-bit number."""
     start = torch.tensor([seed, STREAMS.index(stream) + 1], dtype=torch.int64)

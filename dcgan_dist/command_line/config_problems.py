@@ -26,6 +26,10 @@ def problems_of(config: TrainConfig) -> list[str]:
         found.append(f"optim.decay_last = {config.optim.decay_last}: must be a share of the run, from 0 to 1")
     if not 0 <= config.train.r1_gamma < math.inf:
         found.append(f"train.r1_gamma = {config.train.r1_gamma}: must be a number from 0, which turns the penalty off")
+    if not 0 <= config.ema.warmup < math.inf:
+        found.append(f"ema.warmup = {config.ema.warmup}: must be a share of the images seen, as 0.05, or 0")
+    if config.ema.warmup and not config.ema.half_life_images:
+        found.append(f"ema.warmup = {config.ema.warmup}: there is no average; set --ema.half_life_images")
     if not 0 < config.train.epochs <= 10**9:
         found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
     if config.checkpoint.keep_best and not config.evaluate.every_images:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -21,12 +21,17 @@ def initialize(network: nn.Module, random: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, images: int, half_life_images: int) -> None:
+def update_average(average: nn.Module, network: nn.Module, images: int, half_life_images: int | Tensor) -> None:
     """Moves `average` towards `network` after a step on `images` images.
 
-    The half-life is in images, so the average means the same at any batch size (Karras et al. 2018, section 4). Batch
-    norm's statistics are left alone: those of `network` are not the average's own, which have to be measured before it
-    is used.
+    The half-life is in images, so the average means the same at any batch size (Karras et al. 2018, section 4). One
+    that changes is a scalar on the device; at 0 the average becomes `network`. Batch norm's statistics are left alone:
+    those of `network` are not the average's own, which have to be measured before it is used.
     """
+    if isinstance(half_life_images, Tensor):
+        share = 1 - torch.exp2(-images / half_life_images)
+        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(weight, share.to(mean.dtype))
+        return
     decay = 0.5 ** (images / half_life_images)
     get_ema_multi_avg_fn(decay)(list(average.parameters()), list(network.parameters()), 0)

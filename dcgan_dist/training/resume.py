@@ -21,6 +21,7 @@ FIXED_SETTINGS = (
     "data.image_size",
     "data.crop",
     "data.flip",
+    "data.augment",
     "model.latent_size",
     "model.base_channels",
     "model.discriminator_input_norm",
@@ -36,6 +37,7 @@ FIXED_SETTINGS = (
     "train.batch_norm",
     "train.reuse_fakes",
     "ema.half_life_images",
+    "ema.warmup",
 )
 
 LENGTH = ("train.epochs", "train.total_images")

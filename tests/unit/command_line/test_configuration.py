@@ -303,6 +303,9 @@ def test_of_many_mistakes_the_first_are_told_and_the_rest_are_counted(tmp_path: 
         ("optim.discriminator_lr", ".nan", "must be a positive number"),
         ("optim.beta2", "1", "must be at least 0 and below 1"),
         ("optim.beta1", ".nan", "must be at least 0 and below 1"),
+        ("data.augment", "ada", "must be one of none, diff"),
+        ("ema.warmup", "-0.05", "must be a share of the images seen"),
+        ("ema.warmup", ".nan", "must be a share of the images seen"),
         ("train.epochs", "0", "must be a positive number"),
         ("track.wandb_project", "me/faces", "must be 1 to 128 characters without"),
         ("track.wandb_project", "x" * 129, "must be 1 to 128 characters without"),
@@ -322,6 +325,11 @@ def test_what_cannot_be_is_refused_by_name(setting: str, value: str, expected: s
     assert setting in told
     assert expected in told
     assert len(told.splitlines()) == 1
+
+
+def test_an_average_that_is_off_cannot_warm_up() -> None:
+    told = mistakes("--ema.half_life_images", "0", "--ema.warmup", "0.05")
+    assert told == "ema.warmup = 0.05: there is no average; set --ema.half_life_images"
 
 
 @pytest.mark.parametrize(

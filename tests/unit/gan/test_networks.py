@@ -393,6 +393,28 @@ def test_after_its_half_life_a_weight_counts_half_at_any_batch_size(images: int)
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.5), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("half_life", [37.0, 1000.0])
+def test_a_half_life_on_the_device_means_what_it_means_as_a_number(half_life: float) -> None:
+    network, *averages = (Generator(32, LATENT, BASE).double().requires_grad_(False) for _ in range(3))
+    averages[1].load_state_dict(averages[0].state_dict())
+    update_average(averages[0], network, 10, int(half_life))
+    update_average(averages[1], network, 10, torch.tensor(half_life, dtype=torch.float64))
+    for one, other in zip(averages[0].parameters(), averages[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-15)
+
+
+def test_moving_by_a_half_life_on_the_device_needs_no_value_on_the_host() -> None:
+    network, average = (Generator(32, LATENT, BASE).requires_grad_(False).to("meta") for _ in range(2))
+    update_average(average, network, 10, torch.ones((), dtype=torch.float64, device="meta"))
+
+
+def test_at_a_half_life_of_0_the_average_becomes_the_network() -> None:
+    network, average = (Generator(32, LATENT, BASE).requires_grad_(False) for _ in range(2))
+    update_average(average, network, 10, torch.zeros((), dtype=torch.float64))
+    for one, other in zip(average.parameters(), network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("ranks", [1, 2])  # of two ranks with local batch norm each measures all of it
 def test_the_average_takes_no_statistics_of_other_weights_and_measures_its_own(ranks: int) -> None:
     network = Generator(32, LATENT, BASE)

@@ -1,4 +1,4 @@
-"""Learning rates that fall at the end of a run."""
+"""What follows from the position: learning rates that fall at the end of a run, an average that warms up."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.config import OptimConfig, TrainConfig, TrainSection
+from dcgan_dist.config import EmaConfig, OptimConfig, TrainConfig, TrainSection
+from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.distributed.world import World
 from dcgan_dist.training.by_position import Rates
 from dcgan_dist.training.resume import check_identity
+from tests.given import given_inputs
 from tests.running import (
     assert_same_tensors,
     checkpoints,
@@ -35,6 +38,16 @@ def test_the_rate_stays_and_then_falls_evenly_to_zero(decay_last: float, shares:
         rates.set(torch.tensor(images_seen))
         assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * share)
     assert optimizer.param_groups[0]["lr"] is rate
+
+
+@pytest.mark.parametrize(("images_seen", "half_life"), [(0, 0), (1000, 50), (199_999, 9999.95), (10**6, 10_000)])
+def test_the_half_life_of_the_average_grows_with_the_images_seen_up_to_its_full_length(
+    images_seen: int, half_life: float
+) -> None:
+    plan, world = BatchPlan(0, 8, 8, 0, 8, flip=False), World(0, 1, 0, 1, torch.device("cpu"))
+    images, inputs = given_inputs(TrainConfig(ema=EmaConfig(10_000, 0.05)), plan, world, torch.float32, images_seen)
+    images.set(torch.zeros(8, 3, 64, 64, dtype=torch.uint8))
+    assert float(inputs.take()[1]) == pytest.approx(half_life)
 
 
 def test_a_run_whose_rates_depend_on_its_length_may_not_change_it() -> None:
@@ -67,6 +80,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp
             "--track.report",
             "false",
         ),
+        *("--data.augment", "diff", "--data.flip", "true", "--ema.warmup", 0.3, "--ema.half_life_images", 500),
         *("--checkpoint.every_images", 400, "--checkpoint.keep_last", 9, "--track.tensorboard", "false"),
     )
     assert run_train(1, *settings, "--run.dir", tmp_path / "straight").returncode == 0

@@ -28,6 +28,7 @@ ANOTHER_VALUE = {
     "data.image_size": "128",
     "data.crop": "squash",
     "data.flip": "true",
+    "data.augment": "diff",
     "model.discriminator_input_norm": "false",
     "optim.beta1": "0.25",
     "optim.beta2": "0.25",
