@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.loader import fill_cache
+from dcgan_dist.data.pixel_cache import fill_cache
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
