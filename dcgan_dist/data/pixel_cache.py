@@ -10,6 +10,7 @@ import contextlib
 import logging
 import mmap
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,16 +154,20 @@ class KeptPixels:
 
         Returns the images, on a CPU out of the file if it is there. Whatever the disk does, training can go on.
         """
-        damaged = [problem for problem in found if problem and not isinstance(problem, FileNotFoundError)]
+        absent = (FileNotFoundError, NotADirectoryError)
+        damaged = [problem for problem in found if problem and not isinstance(problem, absent)]
         if damaged and self.world.is_main:
             log.warning("%s; the images are decoded again and the file is replaced", _in_words(damaged[0]))
         writes = self.world.local_rank == 0 and (not found or any(self.of_node(found)))
+        if writes:
+            log.info("writing the pixels to %s (%.2f GiB)", self.path, self.pixels.file_bytes / 2**30)
+        begin = time.perf_counter()
         pieces = (piece.cpu().numpy().data for piece in cache.view(-1).split(PIECE_BYTES))
         problem = self._in_steps(write_pixel_file(self.path, self.pixels, pieces) if writes else _nothing())
         if isinstance(problem, BlockingIOError):
             log.info("%s: another process is writing it", self.path)
         elif problem is None and writes:
-            log.info("pixels kept in %s (%.2f GiB)", self.path, self.pixels.file_bytes / 2**30)
+            log.info("pixels kept for the next start, written in %.1f s", time.perf_counter() - begin)
         elif problem is not None:
             log.warning(
                 "the pixels are not kept (%s), training goes on from memory; --data.cache_dir names another folder, "
@@ -170,7 +175,8 @@ class KeptPixels:
                 _in_words(problem),
             )
         if self.world.device.type == "cpu" and not any(self.of_node(self.problems())):
-            return self.load()
+            with contextlib.suppress(OSError):
+                return self.load()
         return cache
 
     def _in_steps(self, work: Generator[None]) -> Exception | None:
