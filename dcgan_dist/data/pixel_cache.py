@@ -7,6 +7,7 @@ to its device. The bits are those of the decoder in any case.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import mmap
 import os
@@ -144,6 +145,8 @@ class KeptPixels:
     def _map(self) -> Tensor:
         """The file's pixels; a write to them would copy the page and never reach the file."""
         with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != self.pixels.file_bytes:
+                raise OSError(errno.ESTALE, "was changed while it was read", str(self.path))
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         size = self.pixels.size
         flat = torch.frombuffer(content, dtype=torch.uint8, offset=HEADER_BYTES, count=self.pixels.pixel_bytes)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import Interrupted, UserError
+from dcgan_dist.base.files import atomic_write
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.data import pixel_cache, pixel_file
 from dcgan_dist.data.pixel_cache import KeptPixels, fill_cache
@@ -88,10 +89,10 @@ def damage_that_one_rank_finds_is_repaired_for_all(world: World) -> None:
     with small_blocks():
         kept = kept_pixels(world)
         kept.keep(fill_cache(painted, 37, 4, world, kept.advance), kept.problems())
-        sound = kept.path.read_bytes()
+        sound = world.together(kept.path.read_bytes)
         damaged = bytearray(sound)
         damaged[4096 + 160] ^= 1  # the second block is the second rank's
-        world.on_main(kept.path.write_bytes, damaged)
+        world.on_main(replace_content, kept.path, bytes(damaged))
         found = kept.problems()
         with catching_warnings() as lines:
             repaired = kept.keep(fill_cache(painted, 37, 4, world, kept.advance), found)
@@ -101,6 +102,12 @@ def damage_that_one_rank_finds_is_repaired_for_all(world: World) -> None:
     assert again == [None] * world.size
     assert kept.path.read_bytes() == sound
     assert len(lines) == int(world.is_main), lines
+
+
+def replace_content(path: Path, content: bytes) -> None:
+    """In a new file: the old one is still mapped."""
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 @contextmanager
