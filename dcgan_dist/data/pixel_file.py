@@ -128,7 +128,12 @@ def _temporary_name(path: Path) -> Path:
 def _held_alone(temporary: Path) -> Iterator[IO[bytes]]:
     """The temporary file, empty and locked: what a killed process has left is used again. Removed after an error."""
     with temporary.open("ab") as file:
-        if not _locked(file) or not _is_at(file, temporary):  # it may have been finished and renamed in between
+        try:
+            locked = _locked(file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(error.errno, f"cannot be locked, {error.strerror}", str(temporary)) from None
+        if not locked or not _is_at(file, temporary):  # it may have been finished and renamed in between
             raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing it", str(temporary))
         try:
             file.truncate(0)
