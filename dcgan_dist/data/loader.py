@@ -164,7 +164,8 @@ def _kept_pixels(config: DataConfig, manifest: Manifest, world: World, advance: 
         decoder,
     )
     kept = KeptPixels(pixel_folder(Path(config.shards), config.cache_dir), pixels, world, advance)
-    kept.name_others()
+    if world.is_main:
+        kept.name_others()
     return kept
 
 

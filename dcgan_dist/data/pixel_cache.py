@@ -11,6 +11,7 @@ import errno
 import logging
 import mmap
 import os
+import shlex
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -113,9 +114,7 @@ class KeptPixels:
 
     def name_others(self) -> None:
         """A line for the files of other pixels in the folder: they are large, and nothing removes them by itself."""
-        others = (
-            [found for found in list_pixel_files(self.folder) if found.path != self.path] if self.world.is_main else []
-        )
+        others = [found for found in list_pixel_files(self.folder) if found.path != self.path]
         if others := [found for found in others if not found.is_being_written]:
             log.info(
                 "%s has %d more file(s), of other shards, crops, sizes or decoders, or unfinished: %.2f GiB; "
@@ -123,7 +122,7 @@ class KeptPixels:
                 self.folder,
                 len(others),
                 sum(found.bytes for found in others) / 2**30,
-                self.folder,
+                shlex.quote(str(self.folder)),
                 " ".join(found.path.name for found in others),
             )
 
