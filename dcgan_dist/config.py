@@ -77,6 +77,13 @@ class DataConfig:
     """cache: decode once and keep the pixels in device memory (host memory on CPU); stream: decode each batch as it
     is needed; auto: cache if it fits."""
 
+    keep_pixels: bool = True
+    """Keep the pixels of the cache in a file, so that the next start need not decode and a node's CPU ranks share one
+    copy in memory."""
+
+    cache_dir: str | None = None
+    """Folder for the files of pixels, such as one on each node's own disk; null means pixels/ beside the shards."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

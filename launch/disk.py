@@ -1,4 +1,4 @@
-"""Whether the run folder's disk takes what a run writes: how fast it is, and whether the checkpoints fit. No torch."""
+"""Whether the disks take what a run writes: how fast, and whether checkpoints and kept pixels fit. No torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.pixel_file import BYTES_LEFT_FREE, PixelSet, list_pixel_files, pixel_folder
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.retention import newest_first
@@ -28,7 +29,7 @@ def check_run_folder(config: TrainConfig) -> list[Check]:
     folder = RunFolder(config.run.folder)
     parent = folder.path.absolute()
     try:
-        parent = next(path for path in (parent, *parent.parents) if path.exists())
+        parent = _nearest(parent)
         speed = write_speed(parent)
     except OSError as error:
         advice = "choose another --run.dir"
@@ -40,6 +41,7 @@ def check_run_folder(config: TrainConfig) -> list[Check]:
     return [
         Check("run folder", "warn" if slow else "ok", found, advice if slow else ""),
         check_disk(config, parent, shutil.disk_usage(parent).free + sum(_sizes(folder.checkpoints))),
+        *check_pixels(config, parent),
     ]
 
 
@@ -63,14 +65,61 @@ def write_speed(folder: Path) -> float:
 
 
 def check_disk(config: TrainConfig, folder: Path, free: int) -> Check:
-    """That the checkpoints the run will keep fit on the disk."""
+    """That the checkpoints the run will keep fit on the disk, beside its pixels if they will be on the same."""
     needed = checkpoint_bytes(config) * most_checkpoints(config)
     found = f"{free / 2**30:.1f} GiB free, {needed / 2**30:.2f} for checkpoints"
+    pixels = pixels_to_come(config) if _on_one_disk(folder, _pixel_folder(config)) else 0
+    if 0 < pixels <= free - BYTES_LEFT_FREE:  # otherwise a run does not write them
+        found += f", {pixels / 2**30:.2f} for pixels"
+        if free - pixels < needed <= free:
+            advice = "make room, or choose another --run.dir or --data.cache_dir, or --data.keep_pixels false"
+            return Check("disk", "fail", f"{folder}: {found}", advice)
+        needed += pixels
     if free < needed:
         return Check("disk", "fail", f"{folder}: {found}", "make room, or choose another --run.dir")
     if free < 2 * needed + (1 << 30):
         return Check("disk", "warn", f"{folder}: {found}", "little is left for samples and figures")
     return Check("disk", "ok", found)
+
+
+def check_pixels(config: TrainConfig, run_folder: Path) -> list[Check]:
+    """Warns if the decoded pixels will not be kept, or if they fill a disk other than that of the run folder."""
+    pixels, folder = pixels_to_come(config), _pixel_folder(config)
+    free = shutil.disk_usage(folder).free
+    found = f"{folder}: {free / 2**30:.1f} GiB free, {pixels / 2**30:.2f} for pixels"
+    if pixels and (free < pixels + BYTES_LEFT_FREE or not os.access(folder, os.W_OK)):
+        return [Check("pixels", "warn", found, "every start will decode: make room, or set --data.cache_dir")]
+    return [] if not pixels or _on_one_disk(folder, run_folder) else [Check("pixels", "ok", found)]
+
+
+def pixels_to_come(config: TrainConfig) -> int:
+    """Bytes of the file of pixels that the run will write; 0 if it writes none or there is one already."""
+    data = config.data
+    if not data.keep_pixels or data.loader == "stream":
+        return 0
+    with contextlib.suppress(UserError):
+        manifest = read_manifest(Path(data.shards))
+        whose = (manifest.fingerprint, data.image_size, data.crop)
+        there = (one.pixels for one in list_pixel_files(pixel_folder(Path(data.shards), data.cache_dir)))
+        if whose not in [(one.fingerprint, one.size, one.crop) for one in there if one]:
+            named = PixelSet(
+                manifest.dataset, manifest.split, whose[0], manifest.samples, data.image_size, data.crop, ""
+            )
+            return named.file_bytes
+    return 0
+
+
+def _pixel_folder(config: TrainConfig) -> Path:
+    """Where the pixels will be, or the nearest folder above it that is there."""
+    return _nearest(pixel_folder(Path(config.data.shards), config.data.cache_dir).absolute())
+
+
+def _nearest(path: Path) -> Path:
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _on_one_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def most_checkpoints(config: TrainConfig) -> int:

@@ -16,6 +16,8 @@ def problems_of(config: TrainConfig) -> list[str]:
             found.append(f"{name} = {value}: must be at most {ceiling}")
     if config.data.image_size not in IMAGE_SIZES:
         found.append(f"data.image_size = {config.data.image_size}: must be one of {', '.join(map(str, IMAGE_SIZES))}")
+    if config.data.cache_dir == "":
+        found.append("data.cache_dir = '': must be a folder or null")
     for name, rate in (("generator", config.optim.generator_lr), ("discriminator", config.optim.discriminator_lr)):
         if not 0 < rate < math.inf:
             found.append(f"optim.{name}_lr = {rate}: must be a positive number")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import PIL.features
 import torch
-from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.waiting import Advance
@@ -23,6 +24,8 @@ from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
 from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.pixel_cache import CachedPixels, KeptPixels, PixelSource, fill_cache
+from dcgan_dist.data.pixel_file import PixelSet, pixel_folder
 from dcgan_dist.data.sample_order import sample_ids, share
 from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.workforce import free_host_memory
@@ -30,10 +33,6 @@ from dcgan_dist.distributed.world import World
 
 log = logging.getLogger(__name__)
 
-PixelSource = Callable[[Iterable[Sequence[int]]], Iterator[Tensor]]
-"""Batches of sample numbers to images, uint8 [n, size, size, 3] on the device."""
-
-CACHE_FILL_BATCH = 256
 _BYTES_LEFT_FREE = 2 << 30  # for the networks and everything else
 
 
@@ -59,25 +58,6 @@ class BatchPlan:
         return sample_ids(self.seed, self.num_samples, images_seen + self.first, self.count).tolist()
 
 
-@dataclass(frozen=True)
-class CachedPixels:
-    """A `PixelSource` that has all images on the device."""
-
-    pixels: Tensor
-    """uint8 [num_samples, size, size, 3]."""
-
-    def of(self, ids: Tensor) -> Tensor:
-        """The images with these numbers, int64 [n] on the same device: uint8 [n, size, size, 3]."""
-        # Rows of 64-bit words: copied several times faster than bytes, and counted below 2^31 for all of CelebA.
-        rows = self.pixels.view(len(self.pixels), -1).view(torch.int64)
-        return rows.index_select(0, ids).view(torch.uint8).view(-1, *self.pixels.shape[1:])
-
-    def __call__(self, batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
-        """The images of each batch."""
-        for batch in batches:
-            yield self.of(torch.tensor(batch).to(self.pixels.device, non_blocking=True))
-
-
 def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: int) -> PixelSource:
     """The decoder the configuration asks for, on this rank's device.
 
@@ -99,51 +79,77 @@ def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
     return "pillow" if config.decoder == "pillow" or not installed else "dali"
 
 
-def open_source(
-    config: DataConfig, shards: MappedShards, decode: PixelSource, world: World, advance: Advance
-) -> PixelSource:
-    """The cache, filled by all ranks together, if it is asked for or fits; otherwise the decoder itself.
+def decoder_version(config: DataConfig, device: torch.device) -> str:
+    """Returns what decides which pixels a decoder makes: its name, its version, and the GPU it runs on."""
+    if decoder_name(config) == "pillow":
+        return f"pillow {PIL.__version__}, libjpeg-turbo {PIL.features.version('libjpeg_turbo')}"
+    import nvidia.dali
 
-    `advance` is told of the images this rank has decoded. Raises UserError if the cache is wanted and does not fit.
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return f"dali {nvidia.dali.__version__} on {where}"
+
+
+def open_source(
+    config: DataConfig,
+    shards: MappedShards,
+    decode: PixelSource,
+    world: World,
+    advance: Advance,
+    tell: Callable[[str], None] = log.info,
+) -> PixelSource:
+    """The cache, from the file of pixels or filled by all ranks together, if it is asked for or fits; else the decoder.
+
+    `advance` is told of the images this rank has decoded, and `tell` in words if they were decoded by an earlier run.
+    Raises UserError if the cache is wanted and does not fit.
     """
     if config.loader == "stream":
         return decode
-    needed, free = len(shards) * config.image_size**2 * 3, _free_bytes(world)
-    fits = not world.any(needed > free)
-    if config.loader == "cache" and not fits:
+    needed, begin = len(shards) * config.image_size**2 * 3, time.perf_counter()
+    kept = _kept_pixels(config, shards.manifest, world, advance)
+    found = kept.problems() if kept and _fits(needed, _free_bytes(world, copies=1), world) else []
+    if kept and found and not any(found):
+        source = CachedPixels(world.together(kept.load))
+        tell(f"pixels from {kept.path} in {time.perf_counter() - begin:.1f} s")
+        return source
+    free = _free_bytes(world, copies=world.local_size)
+    if not _fits(needed, free, world):
+        if config.loader == "auto":
+            log.info("%d images do not fit into the free memory; each batch is decoded when it is due", len(shards))
+            return decode
         raise UserError(
             f"data.loader = cache: {len(shards)} images of {config.image_size} pixels need {needed / 2**30:.1f} GiB "
             f"a rank and {max(free, 0) / 2**30:.1f} are free; use --data.loader stream, or fewer ranks a node"
         )
-    if not fits:
-        log.info("%d images do not fit into the memory that is free; each batch is decoded when it is due", len(shards))
-        return decode
-    return CachedPixels(fill_cache(decode, len(shards), config.image_size, world, advance))
+    cache = fill_cache(decode, len(shards), config.image_size, world, advance)
+    return CachedPixels(kept.keep(cache, found) if kept else cache)
 
 
-def fill_cache(decode: PixelSource, num_samples: int, size: int, world: World, advance: Advance) -> Tensor:
-    """All images on every rank's device, uint8 [num_samples, size, size, 3]; each rank decodes a part in file order."""
-    cache = torch.empty(num_samples, size, size, 3, dtype=torch.uint8, device=world.device)
-    parts = [share(num_samples, rank, world.size) for rank in range(world.size)]
-    first, count = parts[world.rank]
-    world.together(_decode_into, cache[first : first + count], decode(_chunks(first, count)), advance)
-    with world.waiting():
-        for rank, (start, length) in enumerate(parts):
-            world.broadcast(cache[start : start + length], source=rank)
-    return cache
+def _kept_pixels(config: DataConfig, manifest: Manifest, world: World, advance: Advance) -> KeptPixels | None:
+    """The file in which this run keeps its pixels, if it does; the other files beside it are named in a line."""
+    if not config.keep_pixels:
+        return None
+    decoder = decoder_version(config, world.device)
+    if len(set(world.gather_objects(decoder))) > 1:
+        log.info("the pixels are not kept: the ranks have different decoders or GPUs")
+        return None
+    pixels = PixelSet(
+        manifest.dataset[:99],
+        manifest.split[:99],
+        manifest.fingerprint,
+        manifest.samples,
+        config.image_size,
+        config.crop,
+        decoder,
+    )
+    kept = KeptPixels(pixel_folder(Path(config.shards), config.cache_dir), pixels, world, advance)
+    if world.is_main:
+        kept.name_others()
+    return kept
 
 
-def _decode_into(part: Tensor, batches: Iterable[Tensor], advance: Advance) -> None:
-    done = 0
-    for pixels in batches:
-        part[done : done + len(pixels)] = pixels
-        done += len(pixels)
-        advance(len(pixels))
-
-
-def _chunks(first: int, count: int) -> Iterator[range]:
-    for start in range(first, first + count, CACHE_FILL_BATCH):
-        yield range(start, min(start + CACHE_FILL_BATCH, first + count))
+def _fits(needed: int, free: int, world: World) -> bool:
+    """Whether the images fit on every rank; the same answer on all of them."""
+    return not world.any(needed > free)
 
 
 def _check_crop(config: DataConfig, manifest: Manifest) -> None:
@@ -155,10 +161,11 @@ def _check_crop(config: DataConfig, manifest: Manifest) -> None:
         )
 
 
-def _free_bytes(world: World) -> int:
+def _free_bytes(world: World, copies: int) -> int:
+    """Memory on this rank's device for the images, or on a CPU for one of the node's `copies` of them."""
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] - _BYTES_LEFT_FREE
-    return (free_host_memory() - _BYTES_LEFT_FREE) // world.local_size
+    return (free_host_memory() - _BYTES_LEFT_FREE) // copies
 
 
 @dataclass(frozen=True)

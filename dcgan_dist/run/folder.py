@@ -199,7 +199,7 @@ def _try_lock(file: BinaryIO) -> bool:
     return True
 
 
-Kind = Literal["start", "resume", "preempted", "done", "failed", "warning", "rollback"]
+Kind = Literal["start", "resume", "preempted", "done", "failed", "warning", "rollback", "pixels"]
 
 
 def note_event(path: Path, images_seen: int, kind: Kind, text: str) -> None:

@@ -35,6 +35,12 @@ class Journal:
             kind = "resume" if images_seen else "start"
             note_event(self.folder.events, images_seen, kind, f"{kind} on {ranks} rank(s) of {device}")
 
+    def pixels_found(self, images_seen: int, text: str) -> None:
+        """Records that nothing had to be decoded."""
+        if self.is_main:
+            log.info("%s", text)
+            note_event(self.folder.events, images_seen, "pixels", text)
+
     def running(self, images_seen: int, warnings: Mapping[str, str]) -> None:
         """Records that the run is alive and how far it is."""
         if self.is_main:

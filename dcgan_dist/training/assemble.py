@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from dcgan_dist.base.errors import Interrupted, RunFailed, UserError, in_one_line
 from dcgan_dist.base.waiting import progress_bar
@@ -143,7 +145,7 @@ def _open_and_train(
     ids = _tell_trackers(run, plan, journal, console)
     journal.started(state.images_seen, world.size, world.device.type)
     with run.stages.during("decode"):
-        source = _fill(run, data)
+        source = _fill(run, data, partial(journal.pixels_found, state.images_seen))
     scoring = open_scores(config, plan.manifest, source, run.folder.scores, state.images_seen, world)
     statistics = AverageStatistics(config.run.seed, config.model.latent_size, world)
     sampler = FixedLatentSampler(
@@ -183,8 +185,8 @@ def _tell_trackers(run: Run, plan: Plan, journal: Journal, console: ConsoleTrack
     return ids
 
 
-def _fill(run: Run, data: Data) -> PixelSource:
-    """Checks every byte of the shards, each rank its part, and decodes them if they are cached.
+def _fill(run: Run, data: Data, tell: Callable[[str], None]) -> PixelSource:
+    """Checks every byte of the shards, each rank its part, and decodes them if they are cached and not kept.
 
     Raises Interrupted, on every rank, if one is asked to stop meanwhile.
     """
@@ -197,7 +199,7 @@ def _fill(run: Run, data: Data) -> PixelSource:
             run.stop.raise_if_asked()
             show(images)
 
-        return open_source(run.config.data, data.shards, data.decode, world, advance)
+        return open_source(run.config.data, data.shards, data.decode, world, advance, tell)
 
 
 def _train(

@@ -40,10 +40,13 @@ from tests.distributed.ranks.batch_norm import (
     sync_batch_norm_takes_half_precision_inputs,
 )
 from tests.distributed.ranks.data import (
+    a_stop_while_the_pixels_are_written_stops_all_and_leaves_nothing,
     an_image_damaged_on_one_rank_ends_all,
+    damage_that_one_rank_finds_is_repaired_for_all,
     every_rank_caches_every_image,
     leaving_the_group_ends_its_threads,
     ranks_draw_the_grid_of_one_rank,
+    ranks_of_a_node_share_one_file_of_pixels,
 )
 from tests.distributed.ranks.weights import (
     a_penalty_and_spectral_norm_train_as_on_one_rank,
@@ -95,6 +98,9 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     ranks_with_the_same_latents_are_named,
     every_rank_caches_every_image,
     an_image_damaged_on_one_rank_ends_all,
+    ranks_of_a_node_share_one_file_of_pixels,
+    damage_that_one_rank_finds_is_repaired_for_all,
+    a_stop_while_the_pixels_are_written_stops_all_and_leaves_nothing,
     ranks_draw_the_grid_of_one_rank,
     leaving_the_group_ends_its_threads,  # the last
 )

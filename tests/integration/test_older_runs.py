@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_its_run_goes_on_by_its_own_settings(run: Path) -> None:
     arguments = ("--config", run / "config.yaml", "--data.shards", OLD / "shards", "--run.dir", run)
-    result = run_train(1, *arguments, "--train.total_images", 128)
+    result = run_train(1, *arguments, "--train.total_images", 128, "--data.cache_dir", run.with_name("pixels"))
     assert result.returncode == 0, result
     assert "64 images were seen before" in result.stderr
     for key in REMOVED:

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from dcgan_dist.command_line.train_config import parse_arguments
+from dcgan_dist.data.pixel_file import BYTES_LEFT_FREE, PixelSet, write_pixel_file
+from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.world import World
 from launch import checks, disk, preflight, probes
 from tests.running import ROOT, SMALL, free_port, run_command, run_module, run_train, user_errors
@@ -187,6 +189,24 @@ def test_a_full_disk_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [disk.check_disk(config, tmp_path, free).status for free in (needed - 1, needed, 10 * needed + 2**31)] == [
         *("fail", "warn", "ok")
     ]
+
+
+def test_the_pixels_that_a_run_will_keep_are_counted(shards: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(shards, tmp_path / "shards", ignore=shutil.ignore_patterns("pixels")))
+    settings = ["--data.shards", str(own), "--run.dir", str(tmp_path / "run"), "--data.image_size", "32"]
+    config = parse_arguments(settings)
+    manifest = read_manifest(own)
+    pixels = PixelSet("faces", "all", manifest.fingerprint, manifest.samples, 32, "short_side", "any")
+    assert disk.pixels_to_come(config) == pixels.file_bytes
+    assert disk.pixels_to_come(parse_arguments([*settings, "--data.keep_pixels", "false"])) == 0
+    assert disk.pixels_to_come(parse_arguments([*settings, "--data.loader", "stream"])) == 0
+    room, checkpoints = BYTES_LEFT_FREE + pixels.file_bytes, 4 * disk.checkpoint_bytes(config)
+    assert "for pixels" in disk.check_disk(config, tmp_path, room).found
+    assert "for pixels" not in disk.check_disk(config, tmp_path, room - 1).found, "so few bytes stay for other things"
+    assert disk.check_disk(config, tmp_path, checkpoints).status == "warn"
+    list(write_pixel_file(own / "pixels" / pixels.file_name, pixels, [memoryview(bytes(pixels.pixel_bytes))]))
+    assert disk.pixels_to_come(config) == 0
+    assert disk.check_pixels(config, tmp_path) == []
 
 
 def test_the_checkpoints_of_all_epochs_must_fit(shards: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from dcgan_dist.base.files import read_rows
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.gan.discriminator import Discriminator
 from dcgan_dist.gan.generator import Generator
@@ -76,6 +77,21 @@ def test_a_grid_drawn_more_often_changes_no_weight(equivalent_run: RunOn, shards
     often, seldom = load_checkpoint(checkpoints(folder)[-1]), load_checkpoint(checkpoints(equivalent_run(1))[-1])
     for part in ("generator", "discriminator", "ema", "optimizers"):
         assert_same_tensors(often[part], seldom[part], part)
+
+
+def test_pixels_from_a_file_train_the_same_weights_as_those_just_decoded(
+    equivalent_run: RunOn, shards: Path, tmp_path: Path
+) -> None:
+    runs = [equivalent_run(ranks) for ranks in (1, 2)]  # the later one has not decoded
+    found = [row["text"] for run in runs for row in read_rows(run / "events.jsonl") if row["kind"] == "pixels"]
+    assert found
+    assert all(text.startswith(f"pixels from {shards / 'pixels'}") for text in found)
+    decoded = tmp_path / "decoded"
+    settings = ("--data.shards", shards, "--run.dir", decoded, "--data.keep_pixels", "false")
+    assert run_train(2, *EQUIVALENCE, *settings).returncode == 0
+    one, other = (load_checkpoint(checkpoints(run)[-1]) for run in (decoded, runs[1]))
+    for part in ("generator", "discriminator", "ema", "optimizers"):
+        assert_same_tensors(one[part], other[part], part)
 
 
 # --- what a run leaves behind -----------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ NARROW = {
     ),
     "data_prep": (
         *("dcgan_dist.base", "dcgan_dist.data.crop", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
+        "dcgan_dist.data.pixel_file",  # data_prep.pixels lists what the trainer keeps beside the shards
         "data_prep",
     ),
     "data_prep.faces": ("dcgan_dist.base", "data_prep.faces"),
@@ -53,7 +54,7 @@ NARROW = {
 STANDARD_LIBRARY_ONLY = (
     "config",
     *(f"base.{name}" for name in ("errors", "files")),
-    *(f"data.{name}" for name in ("shard_format", "shard_index")),
+    *(f"data.{name}" for name in ("shard_format", "shard_index", "pixel_file")),
 )
 
 
