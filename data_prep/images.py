@@ -11,7 +11,17 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import celeba
-from data_prep.command_line import colour, fraction, least_size, positive, seed, usable_cores
+from data_prep.command_line import (
+    add_engine,
+    colour,
+    engine,
+    fraction,
+    least_size,
+    positive,
+    seed,
+    settle_engine,
+    usable_cores,
+)
 from data_prep.packing.engines import explain_os_error, in_processes
 from data_prep.packing.image_plan import ImagePlan, choose, shuffled
 from data_prep.packing.output_folder import find_finished, finish, make_ready, output_folder, remove_records
@@ -72,15 +82,14 @@ then:  python -m dcgan_dist.train --data.shards data/cats""",
     parser.add_argument("--no-decode-check", action="store_true", help="trust the images: much faster")
     parser.add_argument("--samples-per-shard", type=positive, default=2048, metavar="N", help="default: 2048")
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the shuffle; default: 0")
-    workers = usable_cores() + celeba.WAITING
-    parser.add_argument("--workers", type=positive, default=workers, metavar="N", help=f"processes; default: {workers}")
-    parser.add_argument("--engine", choices=("processes",), default="processes", help="what runs the workers")
+    add_engine(parser, usable_cores() + celeba.WAITING)
     return parser
 
 
 def main() -> None:
     """Runs the command."""
     arguments = build_parser().parse_args()
+    settle_engine(arguments)
     try:
         if is_celeba(arguments.source):
             _prepare_celeba(arguments)
@@ -210,7 +219,7 @@ def _pack(arguments: argparse.Namespace, plan: ImagePlan) -> None:
     task = Task(out, form, arguments.skip_damaged, arguments.filter)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
-    records = write_shards(task, plan, arguments.workers)
+    records = write_shards(task, plan, engine(arguments, len(plan.shards)))
     manifest = finish(out, plan, records)
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")

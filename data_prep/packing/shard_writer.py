@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_prep.packing.engines import in_processes
+from data_prep.packing.engines import Engine
 from data_prep.packing.stored_form import Form, store
 from data_prep.sources.celeba_images import ImageFolder, ImageZip
 from data_prep.sources.entries import DamagedImage, ImageSource
@@ -133,15 +133,25 @@ def record_path(out: Path, tar_name: str) -> Path:
     return out / f".{tar_name}.record"
 
 
-def write_shards(task: Task, plan: AnyPlan, workers: int) -> list[Record]:
-    """Writes what is missing of the shards; the records of all. Raises UserError and OSError."""
-    records = []
-    with progress_bar("packing", plan.samples) as advance:
-        jobs = map(plan.shard, plan.shards)
-        for record in in_processes(partial(prepare_shard, task), jobs, min(workers, len(plan.shards))):
-            records.append(record)
-            advance(record.shard.samples + len(record.skipped))
-    return records
+def write_shards(task: Task, plan: AnyPlan, run: Engine) -> list[Record]:
+    """Writes what is missing of the shards; the records of all, in their order. Raises UserError and OSError."""
+    records: dict[str, Record] = {}
+    try:
+        with progress_bar("packing", plan.samples) as advance:
+            for record in run(partial(prepare_shard, task), map(plan.shard, plan.shards)):
+                records[record.shard.file] = record
+                advance(record.shard.samples + len(record.skipped))
+    finally:
+        remove_half_written(task.out, plan)  # by nodes that died
+    return [records[tar_name] for tar_name in plan.shards]
+
+
+def remove_half_written(out: Path, plan: AnyPlan) -> None:
+    """Removes what a killed preparation, or a killed part of one, left half-written."""
+    own = {shard_format.MANIFEST_NAME, *plan.shards, *map(index_name, plan.shards)}
+    for path in out.glob(".*.tmp"):
+        if path.name[1:].rsplit(".", 2)[0] in own:  # see files.temporary_name
+            path.unlink(missing_ok=True)
 
 
 def prepare_shard(task: Task, planned: AnyPlannedShard) -> Record:
