@@ -23,6 +23,9 @@ from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import Sample
 
+DIGEST_BYTES = 16
+"""Of the checksum that tells whether two images are the same: half a SHA-256."""
+
 
 class AnyPlannedShard(Protocol):
     """What goes into one tar."""
@@ -107,8 +110,8 @@ class Record:
     smallest_image: tuple[int, int]
     largest_image: tuple[int, int]
     shard: Shard
-    contents: tuple[str, ...] = ()
-    """The first half of each image's SHA-256 in the source, in the order of the tar."""
+    contents: str = ""
+    """The first half of each image's SHA-256 in the source, in the order of the tar, in hexadecimal digits."""
     small: tuple[str, ...] = ()
     """Images that are left out because they are small."""
 
@@ -121,8 +124,9 @@ class Record:
         """The record, or None where there is none that can be read."""
         try:
             content = json.loads(path.read_text())
-            for name in ("skipped", "smallest_image", "largest_image", "contents", "small"):
+            for name in ("skipped", "smallest_image", "largest_image", "small"):
                 content[name] = tuple(content.get(name, ()))
+            content["contents"] = "".join(content.get("contents", ()))  # older versions kept a list, or none
             return Record(**content | {"shard": Shard(**content["shard"])})
         except (OSError, ValueError, LookupError, TypeError):
             return None
@@ -199,7 +203,7 @@ def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], 
             if min(stored.height, stored.width) < task.smallest_side:
                 small.append(image.name)
                 continue
-            contents.append(hashlib.sha256(content).hexdigest()[:32])
+            contents.append(hashlib.sha256(content).hexdigest()[: 2 * DIGEST_BYTES])
             sizes.append((stored.height, stored.width))
             rewritten += stored.is_rewritten
             _add(tar, f"{key}.{stored.extension}", stored.content)
@@ -213,7 +217,7 @@ def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], 
     extremes = extreme(min, sizes), extreme(max, sizes)
     left_out = tuple(skipped + small)
     checked = task.form.decode_check
-    return Record(digest, checked, left_out, rewritten, *extremes, shard, tuple(contents), tuple(small))
+    return Record(digest, checked, left_out, rewritten, *extremes, shard, "".join(contents), tuple(small))
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
