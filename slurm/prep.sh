@@ -57,5 +57,6 @@ until (exec 3<>"/dev/tcp/$head_node/$port") 2>/dev/null; do
 done
 "$python" -m data_prep.celeba --engine ray --ray-address "$head_node:$port" "${arguments[@]}"
 status=$?
-kill "$ray" && wait "$ray"
+kill "$ray" && wait "$ray" 2>/dev/null
+rm -rf "/tmp/ray-$SLURM_JOB_ID" # if the nodes were not given the time
 exit $status

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dcgan_dist.base.errors import UserError, in_one_line
+from dcgan_dist.base.waiting import told_if_long
 
 ANSWER_SECONDS = 60.0  # that a cluster may take to let this machine in
 CONNECT_SECONDS = 10.0
@@ -74,9 +75,12 @@ def _assert_it_answers(address: str) -> None:
             raise UserError(f"{given}: cannot be reached ({why}); {_ADVICE}") from None
     command = [sys.executable, "-c", _TRY, address]
     try:
-        tried = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        with told_if_long(f"the Ray cluster at {address}", ANSWER_SECONDS):
+            tried = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise UserError(f"{given}: does not answer as a Ray cluster does; {_ADVICE}") from None
     if tried.returncode:
         reason = in_one_line((tried.stderr.strip().splitlines() or ["it gave no reason"])[-1], 300)
-        raise UserError(f"{given}: cannot be used: {reason}; {_ADVICE}")
+        raise UserError(
+            f"{given}: cannot be used: {reason}; {_ADVICE}; if it asks for a token, set RAY_AUTH_MODE=token"
+        )
