@@ -20,6 +20,7 @@ from typing import Any
 
 from data_prep import images
 from data_prep.packing.plan import make_plan
+from data_prep.sources.annotations import ANNOTATION_FILES
 from data_prep.sources.celeba import Source
 from data_prep.sources.celeba_images import ImageFolder, SourceImage
 from data_prep.sources.entries import Entry
@@ -102,13 +103,13 @@ class MadeUpFaces(ImageFolder):
 
 
 def made_up_celeba(folder: Path, count: int) -> Source:
-    """With the two annotation files that every preparation needs."""
-    files = {"attributes": folder / "list_attr_celeba.txt", "partition": folder / "list_eval_partition.txt"}
-    with files["attributes"].open("w") as attributes, files["partition"].open("w") as partition:
-        attributes.write(f"{count}\nSmiling Eyeglasses\n")
-        for number in range(count):
-            attributes.write(f"{number:08d}.jpg  1 -1\n")
-            partition.write(f"{number:08d}.jpg 0\n")
+    """With all five annotation files, of fewer columns than CelebA's: their rows stay in them."""
+    row_of = {"attributes": "1 -1", "partition": "0", "identity": "7", "landmarks": "69 109", "bbox": "95 71"}
+    files = {part: folder / f"{stem}.txt" for part, stem in ANNOTATION_FILES.items()}
+    for part, file in files.items():
+        with file.open("w") as rows:
+            rows.write("" if part in ("partition", "identity") else f"{count}\nfirst second\n")
+            rows.writelines(f"{number:08d}.jpg {row_of[part]}\n" for number in range(count))
     return Source("celeba", MadeUpFaces(Path(str(count))), files)
 
 
