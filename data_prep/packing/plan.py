@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import sys
 from array import array
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from data_prep.packing.order import shuffled
-from data_prep.sources.annotations import ANNOTATION_FILES, SPLITS, Row, Table, read_table
+from data_prep.sources.annotations import ANNOTATION_FILES, SPLITS, Table, read_table
 from data_prep.sources.celeba import WHERE_TO_GET_IT, Source
 from data_prep.sources.celeba_images import ImageFolder, ImageZip, SourceImage
 from data_prep.sources.packed_table import PackedTable
@@ -125,17 +126,17 @@ def _read_tables(source: Source, split: str, images: PackedTable[SourceImage]) -
             print(f"warning: there is no {stem}.txt (or .csv), so the shards go without {part}", file=sys.stderr)
     tables = []
     for part, path in source.annotation_files.items():
-        table, rows = read_table(part, path)
-        _check_complete(source, images, table, rows)
+        table = read_table(part, path)
+        _check_complete(source, images, table)
         tables.append(table)
     return tables
 
 
-def _check_complete(source: Source, images: PackedTable[SourceImage], table: Table, rows: PackedTable[Row]) -> None:
+def _check_complete(source: Source, images: PackedTable[SourceImage], table: Table) -> None:
     """Every image needs a row in a table and every row an image; UserError counts and names what is missing."""
-    if len(rows) == len(images) and all(row.name == image.name for row, image in zip(rows, images, strict=True)):
+    if len(table.places) == len(images) and all(map(operator.eq, table.names(), (image.name for image in images))):
         return
-    listed, there = {row.name for row in rows}, {image.name for image in images}
+    listed, there = set(table.names()), {image.name for image in images}
     if without_image := sorted(listed - there):
         raise UserError(
             f"{source.images.path}: {table.file.name} lists {len(listed)} images, and {len(without_image)} of "

@@ -10,12 +10,10 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from data_prep.sources.downloads import looks_like_html
-from data_prep.sources.packed_table import PackedTable
 from dcgan_dist.base.errors import UserError
 
 ANNOTATION_FILES = {
@@ -48,10 +46,27 @@ class Table:
     def rows(self) -> Iterator[list[bytes]]:
         """The words of each image's row, its name and its values. Raises OSError."""
         blank = _separator(self.file)
-        with self.file.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return (line.replace(blank, b" ").split() for line in self._lines())
+
+    def names(self) -> Iterator[str]:
+        """The names of the images. Raises OSError, and UnicodeDecodeError."""
+        separator = _separator(self.file)
+        return (line.partition(separator)[0].decode() for line in self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        with self.file.open("rb") as file:
             for place in self.places:
-                end = content.find(b"\n", place)
-                yield content[place : end if end > 0 else None].replace(blank, b" ").split()
+                file.seek(place)
+                yield file.readline()
+
+    def in_order(self) -> Table:
+        """The same table, sorted by name. Raises ValueError if an image is in it twice."""
+        if all(one < other for one, other in itertools.pairwise(self.names())):
+            return self  # as all that are distributed are
+        names = list(self.names())
+        if twice := len(names) - len(set(names)):
+            raise ValueError(f"lists {twice} images twice")
+        return self.only(sorted(range(len(names)), key=names.__getitem__))
 
     def as_json(self) -> list[bytes]:
         """For each image its part of the sample's JSON. Raises UserError for a row that is malformed, and OSError.
@@ -69,19 +84,11 @@ class Table:
             raise UserError(f"{self.file.name}: the row of {name} is malformed: {values[:60]!r}") from None
 
 
-class Row(NamedTuple):
-    """Of an annotation file."""
-
-    name: str
-    place: int
-    """Where it begins, in bytes."""
-
-
-def read_table(part: str, path: Path) -> tuple[Table, PackedTable[Row]]:
+def read_table(part: str, path: Path) -> Table:
     """Finds the rows of an annotation file of either format; `part` is a key of ANNOTATION_FILES.
 
-    Returns the table and its rows, sorted by the names of the images. Raises UserError naming the file where it is not
-    what its name says, or where its count is wrong.
+    Returns the table, sorted by the names of the images. Raises UserError naming the file where it is not what its name
+    says, or where its count is wrong.
     """
     try:
         with path.open("rb") as file:
@@ -92,21 +99,19 @@ def read_table(part: str, path: Path) -> tuple[Table, PackedTable[Row]]:
             if file.read(3) != b"\xef\xbb\xbf":  # a byte order mark
                 file.seek(0)
             columns, count = _read_header(part, path, file)
-            rows = PackedTable(Row, _find_rows(file, _separator(path)))
+            kind = "I" if path.stat().st_size < 1 << 32 else "Q"
+            table = Table(part, path, columns, array(kind, _find_rows(file, _separator(path)))).in_order()
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file; download it again") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}; download it again") from None
-    if not len(rows):
+    if not table.places:
         raise UserError(f"{path}: holds no rows; download it again")
-    if twice := sum(one.name == other.name for one, other in itertools.pairwise(rows)):
-        raise UserError(f"{path}: lists {twice} images twice; download it again")
-    if count not in (None, len(rows)):
-        raise UserError(f"{path}: says that it has {count} rows and has {len(rows)}; download it again")
-    kind = "I" if path.stat().st_size < 1 << 32 else "Q"
-    return Table(part, path, columns, array(kind, (row.place for row in rows))), rows
+    if count not in (None, len(table.places)):
+        raise UserError(f"{path}: says that it has {count} rows and has {len(table.places)}; download it again")
+    return table
 
 
 def _separator(path: Path) -> bytes:
@@ -130,13 +135,12 @@ def _read_header(part: str, path: Path, file: BinaryIO) -> tuple[tuple[str, ...]
     return columns, int(count)
 
 
-def _find_rows(file: BinaryIO, separator: bytes) -> Iterator[Row]:
-    """The names of the images and where their rows begin. ValueError for a line that is no row."""
+def _find_rows(file: BinaryIO, separator: bytes) -> Iterator[int]:
+    """Where the rows begin, in bytes. ValueError for a line that is no row."""
     place = file.tell()
     for line in file:
-        name, found, _ = line.partition(separator)
-        if found:
-            yield Row(name.decode(), place)
+        if separator in line:
+            yield place
         elif line.strip():
             alone = line.decode().strip()[:60]
             raise ValueError(f"the line {alone!r} should hold the name of an image and its values")
