@@ -12,7 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
-from data_prep.command_line import positive, seed, usable_cores
+from data_prep.command_line import add_engine, engine, positive, seed, settle_engine, usable_cores
 from data_prep.packing.engines import explain_os_error
 from data_prep.packing.output_folder import (
     damaged_images,
@@ -55,9 +55,7 @@ folder with Img/, Anno/ and Eval/, Kaggle's copy, or the zip itself with the ann
         "--samples-per-shard", type=positive, default=2048, metavar="N", help="default: 2048, about 20 MB"
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the shuffle; default: 0")
-    workers = usable_cores() + WAITING
-    why = f"processes; default: {workers}, the cores and {WAITING} that wait for the disk"
-    parser.add_argument("--workers", type=positive, default=workers, metavar="N", help=why)
+    add_engine(parser, usable_cores() + WAITING)
     parser.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
     parser.add_argument("--no-decode-check", action="store_true", help="trust the images: much faster")
     return parser
@@ -66,6 +64,7 @@ folder with Img/, Anno/ and Eval/, Kaggle's copy, or the zip itself with the ann
 def main() -> None:
     """Runs the command."""
     arguments = build_parser().parse_args()
+    settle_engine(arguments)
     try:
         prepare(arguments)
     except OSError as error:
@@ -96,7 +95,7 @@ def pack(arguments: argparse.Namespace, plan: Plan) -> None:
     task = Task(out, Form(decode_check=check, as_seen=False), skip_damaged=skip)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
-    records = write_shards(task, plan, arguments.workers)
+    records = write_shards(task, plan, engine(arguments, len(plan.shards)))
     manifest = finish(out, plan, records)
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from functools import partial
+
+from data_prep.packing.engines import Engine, in_processes
+from data_prep.packing.ray_engine import in_ray
+from dcgan_dist.base.errors import UserError
 
 
 def positive(text: str) -> int:
@@ -51,3 +56,28 @@ def least_size(text: str) -> int:
 def usable_cores() -> int:
     """Cores that this process may use, which on a cluster are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_engine(parser: argparse.ArgumentParser, workers: int) -> None:
+    """Adds the options that say what packs the shards; `workers` is the default number."""
+    ways = "processes: of this machine; ray: tasks of Ray, on this machine or, with --ray-address, on a cluster"
+    parser.add_argument("--workers", type=positive, default=workers, metavar="N", help=f"at a time; default: {workers}")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help=ways)
+    where = "HOST:PORT of a Ray cluster whose nodes share --source and --out, or auto; its CPUs count, not --workers"
+    parser.add_argument("--ray-address", metavar="ADDRESS", help=where)
+
+
+def settle_engine(arguments: argparse.Namespace) -> None:
+    """Makes paths mean the same on every node. Raises UserError for options that do not go together."""
+    if arguments.engine == "ray":
+        arguments.source, arguments.out = arguments.source.absolute(), arguments.out.absolute()
+    elif arguments.ray_address is not None:
+        raise UserError(f"--ray-address {arguments.ray_address}: is for --engine ray; add that, or leave it out")
+
+
+def engine(arguments: argparse.Namespace, shards: int) -> Engine:
+    """What packs the shards, of which there are so many."""
+    workers = min(arguments.workers, shards)
+    if arguments.engine == "processes":
+        return partial(in_processes, workers=workers)
+    return partial(in_ray, workers=workers, address=arguments.ray_address, folder=arguments.out)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from data_prep import celeba
-from data_prep.command_line import colour, fraction, least_size, positive, seed, usable_cores
-from data_prep.packing.engines import explain_os_error, in_processes
-from data_prep.packing.image_plan import ImagePlan, choose, shuffled
+from data_prep.command_line import (
+    add_engine,
+    colour,
+    engine,
+    fraction,
+    least_size,
+    positive,
+    seed,
+    settle_engine,
+    usable_cores,
+)
+from data_prep.packing.duplicates import in_words, twins_in, without_duplicates
+from data_prep.packing.engines import explain_os_error
+from data_prep.packing.image_plan import ImagePlan, choose
+from data_prep.packing.order import shuffled
 from data_prep.packing.output_folder import find_finished, finish, make_ready, output_folder, remove_records
 from data_prep.packing.shard_writer import Record, Task, write_shards
 from data_prep.packing.stored_form import Form
-from data_prep.sources.entries import DamagedImage, Entry, ImageSource
+from data_prep.sources.entries import Entry, ImageSource
+from data_prep.sources.packed_table import PackedTable
 from data_prep.sources.recognise import UNDERSTOOD, is_celeba, passed_over, recognise
 from dcgan_dist.base.errors import UserError, exit_cleanly
-from dcgan_dist.base.waiting import progress_bar
 
-HASHED_TOGETHER = 256
 COPY = ".parquet-images.tmp"
 """Where the images of Parquet files lie while they are packed."""
 
@@ -72,15 +80,14 @@ then:  python -m dcgan_dist.train --data.shards data/cats""",
     parser.add_argument("--no-decode-check", action="store_true", help="trust the images: much faster")
     parser.add_argument("--samples-per-shard", type=positive, default=2048, metavar="N", help="default: 2048")
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the shuffle; default: 0")
-    workers = usable_cores() + celeba.WAITING
-    parser.add_argument("--workers", type=positive, default=workers, metavar="N", help=f"processes; default: {workers}")
-    parser.add_argument("--engine", choices=("processes",), default="processes", help="what runs the workers")
+    add_engine(parser, usable_cores() + celeba.WAITING)
     return parser
 
 
 def main() -> None:
     """Runs the command."""
     arguments = build_parser().parse_args()
+    settle_engine(arguments)
     try:
         if is_celeba(arguments.source):
             _prepare_celeba(arguments)
@@ -110,11 +117,11 @@ def prepare(arguments: argparse.Namespace) -> None:
     copy = out / COPY
     try:
         source, kind = recognise(arguments.source, arguments.image_key, copy)
-        entries = sorted(source.entries(), key=lambda entry: entry.name)
-        print(f"{arguments.source}: {kind}, {len(entries)} images{_classes_in_words(entries)}", flush=True)
+        entries = PackedTable(Entry, source.entries())
+        print(f"{arguments.source}: {kind}, {len(entries)} images{_classes_in_words(_classes(entries))}", flush=True)
         if note := passed_over(source):
             print(f"{arguments.source}: {note}")
-        plan = _plan(arguments, source, entries)
+        plan = make_plan(arguments, source, entries)
         manifest = find_finished(out, plan, arguments.skip_damaged or bool(arguments.filter))
         if manifest is None:
             make_ready(out, plan)
@@ -126,26 +133,24 @@ def prepare(arguments: argparse.Namespace) -> None:
         copy.unlink(missing_ok=True)
 
 
-def _classes(entries: list[Entry]) -> tuple[str, ...]:
+def _classes(entries: PackedTable[Entry]) -> tuple[str, ...]:
     """The names of the classes; none if all images are of one."""
     names = sorted({entry.label for entry in entries if entry.label})
     return tuple(names) if len(names) > 1 else ()
 
 
-def _classes_in_words(entries: list[Entry]) -> str:
-    names = _classes(entries)
+def _classes_in_words(names: tuple[str, ...]) -> str:
     return f" of {len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
-def _plan(arguments: argparse.Namespace, source: ImageSource, entries: list[Entry]) -> ImagePlan:
+def make_plan(arguments: argparse.Namespace, source: ImageSource, entries: PackedTable[Entry]) -> ImagePlan:
     """Chooses the split's images, without duplicates if that is asked for, and shuffles them over the shards."""
-    divided = any(entry.split for entry in entries) or arguments.hold_out
+    divided = arguments.hold_out or any(entry.split for entry in entries)
     split = arguments.split or ("train" if divided else "all")
-    classes = _classes(entries)
-    chosen = [entry if classes else entry._replace(label="") for entry in choose(entries, split, arguments.hold_out)]
+    chosen = choose(entries, split, arguments.hold_out)
     if arguments.skip_duplicates:
-        chosen = _without_duplicates(source, chosen, arguments.workers)
-    if not chosen:
+        chosen = without_duplicates(source, chosen, arguments.workers)
+    if not len(chosen):
         raise UserError(f"{arguments.source}: no image belongs to the split {split!r}")
     form = [arguments.size, arguments.background, arguments.filter]
     return ImagePlan(
@@ -156,7 +161,7 @@ def _plan(arguments: argparse.Namespace, source: ImageSource, entries: list[Entr
         samples_per_shard=arguments.samples_per_shard,
         entries=chosen,
         order=shuffled(len(chosen), arguments.seed),
-        classes=classes,
+        classes=_classes(entries),
         settings=repr(form),
     )
 
@@ -166,43 +171,6 @@ def _slug(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", path.absolute().stem).strip("-").lower()[:40] or "images"
 
 
-def _without_duplicates(source: ImageSource, entries: list[Entry], workers: int) -> list[Entry]:
-    """Of images with the same bytes only the first by name."""
-    batches = [entries[start : start + HASHED_TOGETHER] for start in range(0, len(entries), HASHED_TOGETHER)]
-    seen: dict[str, str] = {}
-    kept, twins = [], []
-    with progress_bar("comparing", len(entries)) as advance:
-        for batch, digests in zip(
-            batches, in_processes(partial(_digests, source), batches, min(workers, max(1, len(batches)))), strict=True
-        ):
-            for entry, digest in zip(batch, digests, strict=True):
-                if digest and (first := seen.setdefault(digest, entry.name)) != entry.name:
-                    twins.append((entry.name, first))
-                else:
-                    kept.append(entry)
-            advance(len(batch))
-    if twins:
-        print(f"left out {len(twins)} with the bytes of another: {_pairs(twins)}")
-    return kept
-
-
-def _digests(source: ImageSource, entries: list[Entry]) -> list[str]:
-    """A checksum of each image's bytes; empty for one that cannot be read, which is told of later."""
-    return [_digest(partial(source.read, entry)) for entry in entries]
-
-
-def _digest(read: Callable[[], bytes]) -> str:
-    try:
-        return hashlib.sha256(read()).hexdigest()
-    except DamagedImage:
-        return ""
-
-
-def _pairs(twins: list[tuple[str, str]]) -> str:
-    named = ", ".join(f"{name} (as {first})" for name, first in twins[:3])
-    return named + (", ..." if len(twins) > 3 else "")
-
-
 def _pack(arguments: argparse.Namespace, plan: ImagePlan) -> None:
     """Writes the shards and the manifest, and says so."""
     out: Path = arguments.out
@@ -210,7 +178,7 @@ def _pack(arguments: argparse.Namespace, plan: ImagePlan) -> None:
     task = Task(out, form, arguments.skip_damaged, arguments.filter)
     print(f"{out}: packing {plan.samples} images of split {plan.split} into {len(plan.shards)} shards", flush=True)
     begun = time.monotonic()
-    records = write_shards(task, plan, arguments.workers)
+    records = write_shards(task, plan, engine(arguments, len(plan.shards)))
     manifest = finish(out, plan, records)
     seconds = time.monotonic() - begun
     print(f"{out}: done, {manifest.samples} images in {seconds:.1f} s ({plan.samples / seconds:.0f} a second)")
@@ -226,21 +194,9 @@ def _tell(out: Path, plan: ImagePlan, records: list[Record], resized: bool) -> N
     for what, names in (("small", small), ("damaged", damaged)):
         if names:
             print(f"{out}: left out {len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-    if twins := _twins(plan, records):
-        print(
-            f"{out}: {len(twins)} images have the bytes of another, which --skip-duplicates leaves out: {_pairs(twins)}"
-        )
-
-
-def _twins(plan: ImagePlan, records: list[Record]) -> list[tuple[str, str]]:
-    """(name, name of the first) of every image whose bytes are there before."""
-    named: list[tuple[str, str]] = []
-    for tar_name, record in zip(plan.shards, records, strict=True):
-        left_out = set(record.skipped)
-        names = [entry.name for entry in plan.shard(tar_name).images if entry.name not in left_out]
-        named += zip(names, record.contents, strict=False)  # a record of an older version has no contents
-    first: dict[str, str] = {}
-    return [(name, first[content]) for name, content in sorted(named) if first.setdefault(content, name) != name]
+    if twins := twins_in(plan, records):
+        told = f"{len(twins)} images have the bytes of another, which --skip-duplicates leaves out: {in_words(twins)}"
+        print(f"{out}: {told}")
 
 
 if __name__ == "__main__":

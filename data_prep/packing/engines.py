@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from dcgan_dist.base.errors import UserError
 
@@ -19,6 +19,14 @@ WAITING_FOR_A_WORKER = 2  # jobs a worker; more would only take memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Runs a function on many jobs at a time."""
+
+    def __call__(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """What the function makes of each job, in any order. Raises the first exception of a job, and UserError."""
+        ...
 
 
 def in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from data_prep.sources.entries import DamagedImage, Entry, ImageSource
+from data_prep.sources.packed_table import PackedTable
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.shard_index import Sample
 
@@ -64,9 +64,9 @@ class ImagePlan:
     split: str
     seed: int
     samples_per_shard: int
-    entries: list[Entry]
+    entries: PackedTable[Entry]
     """Of the split, sorted by name."""
-    order: list[int]
+    order: array[int]
     """Numbers of the entries, shuffled."""
     classes: tuple[str, ...]
     settings: str
@@ -90,29 +90,27 @@ class ImagePlan:
         """What goes into a tar."""
         numbers = self.order[self.shards[tar_name]]
         images = [self.entries[number] for number in numbers]
+        if not self.classes:
+            images = [image._replace(label="") for image in images]
         keys = [f"{number:0{KEY_DIGITS}d}" for number in numbers]
         settings = json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard, self.settings])
         return PlannedImages(tar_name, self.source, images, keys, self.classes, settings)
 
 
-def shuffled(count: int, seed: int) -> list[int]:
-    """The numbers below `count` in the order of the shards."""
-    generator = random.Random(seed)
-    return sorted(range(count), key=lambda _: generator.random())  # not `shuffle`, which may change between versions
-
-
-def choose(entries: list[Entry], split: str, hold_out: float) -> Iterator[Entry]:
+def choose(entries: PackedTable[Entry], split: str, hold_out: float) -> PackedTable[Entry]:
     """The entries of a split: as the source divides them or, with `hold_out`, by a hash of the name.
 
     So a data set that has grown keeps every image where it was. Raises UserError if there is no such division.
     """
-    divided = any(entry.split for entry in entries)
-    if split != "all" and not divided and not hold_out:
+    if split == "all":
+        return entries
+    if not hold_out and not any(entry.split for entry in entries):
         raise UserError(f"--split {split}: the source is not divided; add --hold-out 0.05, or say --split all")
-    for entry in entries:
-        own = ("valid" if _share(entry.name) < hold_out else "train") if hold_out else entry.split
-        if split in ("all", own):
-            yield entry
+    return entries.only(number for number, entry in enumerate(entries) if _split_of(entry, hold_out) == split)
+
+
+def _split_of(entry: Entry, hold_out: float) -> str:
+    return ("valid" if _share(entry.name) < hold_out else "train") if hold_out else entry.split
 
 
 def _share(name: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.packing.plan import plan_digest
-from data_prep.packing.shard_writer import AnyPlan, Record, extreme, record_path
+from data_prep.packing.shard_writer import AnyPlan, Record, extreme, record_path, remove_half_written
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data import shard_format
 from dcgan_dist.data.shard_format import Manifest, ShardError
@@ -109,10 +109,7 @@ def make_ready(out: Path, plan: AnyPlan) -> None:
     """Refuses a folder that cannot be written to, and removes what a killed preparation left half-written."""
     if not os.access(out, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: cannot be written to; choose another folder or change its permissions")
-    own = {shard_format.MANIFEST_NAME, *plan.shards, *map(shard_format.index_name, plan.shards)}
-    for path in out.glob(".*.tmp"):
-        if path.name[1:].rsplit(".", 2)[0] in own:  # see files.temporary_name
-            path.unlink(missing_ok=True)
+    remove_half_written(out, plan)
 
 
 def finish(out: Path, plan: AnyPlan, records: list[Record]) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
+import operator
 import sys
 from array import array
 from collections.abc import Iterable
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from data_prep.packing.order import shuffled
 from data_prep.sources.annotations import ANNOTATION_FILES, SPLITS, Table, read_table
 from data_prep.sources.celeba import WHERE_TO_GET_IT, Source
 from data_prep.sources.celeba_images import ImageFolder, ImageZip, SourceImage
+from data_prep.sources.packed_table import PackedTable
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.shard_index import Sample
 
@@ -70,14 +72,12 @@ class Plan:
     split: str
     seed: int
     samples_per_shard: int
-    names: list[str]
-    """All images of the source, sorted."""
-    in_zip: dict[str, SourceImage]
-    """Where they lie in a zip; empty for a folder."""
+    images: PackedTable[SourceImage]
+    """All of the source, sorted by name."""
     tables: list[Table]
-    """The annotations, each with a row for every one of the names."""
+    """The annotations, each with a row for every one of the images."""
     order: array[int]
-    """Which of the names are the split's, shuffled."""
+    """Which of the images are the split's, shuffled."""
 
     @property
     def samples(self) -> int:
@@ -96,8 +96,7 @@ class Plan:
     def shard(self, tar_name: str) -> PlannedShard:
         """What goes into a tar."""
         numbers = self.order[self.shards[tar_name]]
-        names = [self.names[number] for number in numbers]
-        images = [self.in_zip[name] for name in names] if self.in_zip else list(map(SourceImage, names))
+        images = [self.images[number] for number in numbers]
         settings = json.dumps([self.dataset, self.split, self.seed, self.samples_per_shard])
         return PlannedShard(tar_name, self.source, images, [table.only(numbers) for table in self.tables], settings)
 
@@ -109,15 +108,13 @@ def plan_digest(shard_digests: Iterable[str]) -> str:
 
 def make_plan(source: Source, split: str, samples_per_shard: int, seed: int) -> Plan:
     """Finds the annotations, chooses the split's images and shuffles them over the shards. Raises UserError."""
-    names, in_zip = source.list_images()
-    tables = _read_tables(source, split, names)
-    chosen = range(len(names)) if split == "all" else _numbers_of_split(tables, split, names)
-    generator = random.Random(seed)
-    order = sorted(chosen, key=lambda _: generator.random())  # not `shuffle`, which may change from version to version
-    return Plan(source.dataset, source.images, split, seed, samples_per_shard, names, in_zip, tables, array("I", order))
+    images = source.list_images()
+    tables = _read_tables(source, split, images)
+    order = shuffled(len(images), seed) if split == "all" else _shuffled_split(tables, split, images, seed)
+    return Plan(source.dataset, source.images, split, seed, samples_per_shard, images, tables, order)
 
 
-def _read_tables(source: Source, split: str, names: list[str]) -> list[Table]:
+def _read_tables(source: Source, split: str, images: PackedTable[SourceImage]) -> list[Table]:
     """The tables that there are, each with a row for every image. Raises UserError."""
     for part in ("attributes", "partition"):
         if part not in source.annotation_files and not (part == "partition" and split == "all"):
@@ -129,40 +126,41 @@ def _read_tables(source: Source, split: str, names: list[str]) -> list[Table]:
             print(f"warning: there is no {stem}.txt (or .csv), so the shards go without {part}", file=sys.stderr)
     tables = []
     for part, path in source.annotation_files.items():
-        table, listed = read_table(part, path)
-        _check_complete(source, names, table, listed)
+        table = read_table(part, path)
+        _check_complete(source, images, table)
         tables.append(table)
     return tables
 
 
-def _check_complete(source: Source, names: list[str], table: Table, listed: list[str]) -> None:
+def _check_complete(source: Source, images: PackedTable[SourceImage], table: Table) -> None:
     """Every image needs a row in a table and every row an image; UserError counts and names what is missing."""
-    if listed == names:
+    if len(table.places) == len(images) and all(map(operator.eq, table.names(), (image.name for image in images))):
         return
-    if without_image := sorted(set(listed) - set(names)):
+    listed, there = set(table.names()), {image.name for image in images}
+    if without_image := sorted(listed - there):
         raise UserError(
             f"{source.images.path}: {table.file.name} lists {len(listed)} images, and {len(without_image)} of "
             f"them are missing, the first is {without_image[0]}; unpack or download the images again"
         )
-    without_row = sorted(set(names) - set(listed))
+    without_row = sorted(there - listed)
     raise UserError(
-        f"{table.file}: has no row for {len(without_row)} of the {len(names)} images in "
+        f"{table.file}: has no row for {len(without_row)} of the {len(images)} images in "
         f"{source.images.path}, the first is {without_row[0]}; download it again"
     )
 
 
-def _numbers_of_split(tables: list[Table], split: str, names: list[str]) -> array[int]:
-    """Which of the sorted names belong to the split."""
+def _shuffled_split(tables: list[Table], split: str, images: PackedTable[SourceImage], seed: int) -> array[int]:
+    """Which of the images belong to the split, in the order of the shards."""
     (partition,) = (table for table in tables if table.part == "partition")
     numbers, found = array("I"), set()
     for number, (_, *words) in enumerate(partition.rows()):
         value = b" ".join(words).decode(errors="replace")
         if value not in SPLITS:
-            raise UserError(f"{partition.file}: {names[number]} is in split {value!r}, expected 0, 1 or 2")
+            raise UserError(f"{partition.file}: {images[number].name} is in split {value!r}, expected 0, 1 or 2")
         found.add(SPLITS[value])
         if SPLITS[value] == split:
             numbers.append(number)
     if not numbers:
         counted = ", ".join(sorted(found))
         raise UserError(f"{partition.file}: no image belongs to the split {split!r} (there is: {counted})")
-    return numbers
+    return array("I", map(numbers.__getitem__, shuffled(len(numbers), seed)))

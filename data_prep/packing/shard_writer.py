@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_prep.packing.engines import in_processes
+from data_prep.packing.engines import Engine
 from data_prep.packing.stored_form import Form, store
 from data_prep.sources.celeba_images import ImageFolder, ImageZip
 from data_prep.sources.entries import DamagedImage, ImageSource
@@ -22,6 +22,9 @@ from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Shard, ShardError, index_name
 from dcgan_dist.data.shard_index import Sample
+
+DIGEST_BYTES = 16
+"""Of the checksum that tells whether two images are the same: half a SHA-256."""
 
 
 class AnyPlannedShard(Protocol):
@@ -107,8 +110,8 @@ class Record:
     smallest_image: tuple[int, int]
     largest_image: tuple[int, int]
     shard: Shard
-    contents: tuple[str, ...] = ()
-    """The first half of each image's SHA-256 in the source, in the order of the tar."""
+    contents: str = ""
+    """The first half of each image's SHA-256 in the source, in the order of the tar, in hexadecimal digits."""
     small: tuple[str, ...] = ()
     """Images that are left out because they are small."""
 
@@ -121,8 +124,9 @@ class Record:
         """The record, or None where there is none that can be read."""
         try:
             content = json.loads(path.read_text())
-            for name in ("skipped", "smallest_image", "largest_image", "contents", "small"):
+            for name in ("skipped", "smallest_image", "largest_image", "small"):
                 content[name] = tuple(content.get(name, ()))
+            content["contents"] = "".join(content.get("contents", ()))  # older versions kept a list, or none
             return Record(**content | {"shard": Shard(**content["shard"])})
         except (OSError, ValueError, LookupError, TypeError):
             return None
@@ -133,15 +137,25 @@ def record_path(out: Path, tar_name: str) -> Path:
     return out / f".{tar_name}.record"
 
 
-def write_shards(task: Task, plan: AnyPlan, workers: int) -> list[Record]:
-    """Writes what is missing of the shards; the records of all. Raises UserError and OSError."""
-    records = []
-    with progress_bar("packing", plan.samples) as advance:
-        jobs = map(plan.shard, plan.shards)
-        for record in in_processes(partial(prepare_shard, task), jobs, min(workers, len(plan.shards))):
-            records.append(record)
-            advance(record.shard.samples + len(record.skipped))
-    return records
+def write_shards(task: Task, plan: AnyPlan, run: Engine) -> list[Record]:
+    """Writes what is missing of the shards; the records of all, in their order. Raises UserError and OSError."""
+    records: dict[str, Record] = {}
+    try:
+        with progress_bar("packing", plan.samples) as advance:
+            for record in run(partial(prepare_shard, task), map(plan.shard, plan.shards)):
+                records[record.shard.file] = record
+                advance(record.shard.samples + len(record.skipped))
+    finally:
+        remove_half_written(task.out, plan)  # by nodes that died
+    return [records[tar_name] for tar_name in plan.shards]
+
+
+def remove_half_written(out: Path, plan: AnyPlan) -> None:
+    """Removes what a killed preparation, or a killed part of one, left half-written."""
+    own = {shard_format.MANIFEST_NAME, *plan.shards, *map(index_name, plan.shards)}
+    for path in out.glob(".*.tmp"):
+        if path.name[1:].rsplit(".", 2)[0] in own:  # see files.temporary_name
+            path.unlink(missing_ok=True)
 
 
 def prepare_shard(task: Task, planned: AnyPlannedShard) -> Record:
@@ -189,7 +203,7 @@ def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], 
             if min(stored.height, stored.width) < task.smallest_side:
                 small.append(image.name)
                 continue
-            contents.append(hashlib.sha256(content).hexdigest()[:32])
+            contents.append(hashlib.sha256(content).hexdigest()[: 2 * DIGEST_BYTES])
             sizes.append((stored.height, stored.width))
             rewritten += stored.is_rewritten
             _add(tar, f"{key}.{stored.extension}", stored.content)
@@ -203,7 +217,7 @@ def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], 
     extremes = extreme(min, sizes), extreme(max, sizes)
     left_out = tuple(skipped + small)
     checked = task.form.decode_check
-    return Record(digest, checked, left_out, rewritten, *extremes, shard, tuple(contents), tuple(small))
+    return Record(digest, checked, left_out, rewritten, *extremes, shard, "".join(contents), tuple(small))
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

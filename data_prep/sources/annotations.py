@@ -8,9 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,16 +41,32 @@ class Table:
 
     def only(self, numbers: Iterable[int]) -> Table:
         """The same table of fewer images, by their numbers in this one."""
-        return replace(self, places=array("Q", map(self.places.__getitem__, numbers)))
+        return replace(self, places=array(self.places.typecode, map(self.places.__getitem__, numbers)))
 
-    def rows(self) -> list[list[bytes]]:
+    def rows(self) -> Iterator[list[bytes]]:
         """The words of each image's row, its name and its values. Raises OSError."""
-        with self.file.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-            ends = [content.find(b"\n", place) for place in self.places]
-            lines = [content[place : end if end > 0 else None] for place, end in zip(self.places, ends, strict=True)]
-        if _separator(self.file) == b",":
-            lines = [line.replace(b",", b" ") for line in lines]
-        return [line.split() for line in lines]
+        blank = _separator(self.file)
+        return (line.replace(blank, b" ").split() for line in self._lines())
+
+    def names(self) -> Iterator[str]:
+        """The names of the images. Raises OSError, and UnicodeDecodeError."""
+        separator = _separator(self.file)
+        return (line.partition(separator)[0].decode() for line in self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        with self.file.open("rb") as file:
+            for place in self.places:
+                file.seek(place)
+                yield file.readline()
+
+    def in_order(self) -> Table:
+        """The same table, sorted by name. Raises ValueError if an image is in it twice."""
+        if all(one < other for one, other in itertools.pairwise(self.names())):
+            return self  # as all that are distributed are
+        names = list(self.names())
+        if twice := len(names) - len(set(names)):
+            raise ValueError(f"lists {twice} images twice")
+        return self.only(sorted(range(len(names)), key=names.__getitem__))
 
     def as_json(self) -> list[bytes]:
         """For each image its part of the sample's JSON. Raises UserError for a row that is malformed, and OSError.
@@ -69,10 +84,10 @@ class Table:
             raise UserError(f"{self.file.name}: the row of {name} is malformed: {values[:60]!r}") from None
 
 
-def read_table(part: str, path: Path) -> tuple[Table, list[str]]:
+def read_table(part: str, path: Path) -> Table:
     """Finds the rows of an annotation file of either format; `part` is a key of ANNOTATION_FILES.
 
-    Returns the table and the sorted names of its images. Raises UserError naming the file where it is not what its name
+    Returns the table, sorted by the names of the images. Raises UserError naming the file where it is not what its name
     says, or where its count is wrong.
     """
     try:
@@ -84,16 +99,19 @@ def read_table(part: str, path: Path) -> tuple[Table, list[str]]:
             if file.read(3) != b"\xef\xbb\xbf":  # a byte order mark
                 file.seek(0)
             columns, count = _read_header(part, path, file)
-            names, places = _find_rows(file, _separator(path))
+            kind = "I" if path.stat().st_size < 1 << 32 else "Q"
+            table = Table(part, path, columns, array(kind, _find_rows(file, _separator(path)))).in_order()
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file; download it again") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}; download it again") from None
-    if count not in (None, len(names)):
-        raise UserError(f"{path}: says that it has {count} rows and has {len(names)}; download it again")
-    return Table(part, path, columns, places), names
+    if not table.places:
+        raise UserError(f"{path}: holds no rows; download it again")
+    if count not in (None, len(table.places)):
+        raise UserError(f"{path}: says that it has {count} rows and has {len(table.places)}; download it again")
+    return table
 
 
 def _separator(path: Path) -> bytes:
@@ -117,28 +135,16 @@ def _read_header(part: str, path: Path, file: BinaryIO) -> tuple[tuple[str, ...]
     return columns, int(count)
 
 
-def _find_rows(file: BinaryIO, separator: bytes) -> tuple[list[str], array[int]]:
-    """The sorted names of the images and where their rows begin. ValueError for a line that is no row."""
-    names: list[str] = []
-    places = array("Q")
+def _find_rows(file: BinaryIO, separator: bytes) -> Iterator[int]:
+    """Where the rows begin, in bytes. ValueError for a line that is no row."""
     place = file.tell()
     for line in file:
-        name, found, _ = line.partition(separator)
-        if found:
-            names.append(name.decode())
-            places.append(place)
+        if separator in line:
+            yield place
         elif line.strip():
             alone = line.decode().strip()[:60]
             raise ValueError(f"the line {alone!r} should hold the name of an image and its values")
         place += len(line)
-    if not names:
-        raise ValueError("holds no rows")
-    if any(one > other for one, other in itertools.pairwise(names)):
-        order = sorted(range(len(names)), key=names.__getitem__)
-        names, places = [names[number] for number in order], array("Q", [places[number] for number in order])
-    if twice := sum(one == other for one, other in itertools.pairwise(names)):
-        raise ValueError(f"lists {twice} images twice")
-    return names, places
 
 
 def _json_template(part: str, columns: tuple[str, ...]) -> bytes:

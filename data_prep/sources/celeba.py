@@ -19,6 +19,7 @@ from pathlib import Path
 from data_prep.sources.annotations import ANNOTATION_FILES
 from data_prep.sources.celeba_images import ImageFolder, ImageZip, SourceImage
 from data_prep.sources.downloads import first_part_of, how_to_join
+from data_prep.sources.packed_table import PackedTable
 from data_prep.sources.zip_members import ALIGNED, refuse_twins
 from dcgan_dist.base.errors import UserError
 
@@ -41,22 +42,25 @@ class Source:
     images: ImageFolder | ImageZip
     annotation_files: dict[str, Path]
 
-    def list_images(self) -> tuple[list[str], dict[str, SourceImage]]:
-        """The sorted names of all images, and for a zip where in it each lies.
+    def list_images(self) -> PackedTable[SourceImage]:
+        """All images, sorted by name.
 
         Raises UserError for a bad zip, for a name that two images have, and for one that could not stand in a shard.
         """
-        images = list(self.images.images())
-        names = [image.name for image in images]
-        in_zip = {image.name: image for image in images} if isinstance(self.images, ImageZip) else {}
-        if not in_zip:
-            refuse_twins(self.images.path, zip(names, names, strict=True))
-        names.sort()
-        if unsafe := [name for name in names if not _SAFE_NAME.fullmatch(name)]:
-            raise UserError(
-                f"{self.images.path}: {unsafe[0]!r} is no name for an image; expected is one like 000001.jpg"
-            )
-        return names, in_zip
+        images = PackedTable(SourceImage, self.images.images())
+        if not isinstance(self.images, ImageZip) and _may_have_twins(images):
+            refuse_twins(self.images.path, ((image.name, image.name) for image in images))
+        if unsafe := next((image.name for image in images if not _SAFE_NAME.fullmatch(image.name)), None):
+            raise UserError(f"{self.images.path}: {unsafe!r} is no name for an image; expected is one like 000001.jpg")
+        return images
+
+
+def _may_have_twins(images: PackedTable[SourceImage]) -> bool:
+    """Whether there may be names that differ only in case; numbers take less memory than names."""
+    import numpy as np
+
+    hashes = np.sort(np.fromiter((hash(image.name.lower()) for image in images), np.int64, len(images)))
+    return bool((hashes[1:] == hashes[:-1]).any())
 
 
 def find_source(path: Path) -> Source:

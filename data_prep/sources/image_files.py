@@ -46,6 +46,33 @@ def read_labels(content: bytes, where: Path) -> dict[str, str]:
         raise UserError(f"{where}: its {LABELS_FILE} is not StyleGAN's ({why}); remove it or mend it") from None
 
 
+def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file of a folder and of those in it, and its path from there. Raises UserError if one cannot be read.
+
+    os.walk would hold all names of a folder at once.
+    """
+    left = [""]
+    while left:
+        above = left.pop()
+        try:
+            with os.scandir(folder / above) as found:
+                for entry in found:
+                    name = f"{above}{entry.name}"
+                    if _is_folder(entry):
+                        left.append(f"{name}/")
+                    else:
+                        yield name, entry
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles
+        return False
+
+
 @dataclass(frozen=True)
 class FolderOfImages:
     """Image files anywhere below a folder."""
@@ -56,20 +83,15 @@ class FolderOfImages:
         """All images; hidden ones are left out. Raises UserError if a folder cannot be read."""
         labels_file = self.path / LABELS_FILE
         labels = read_labels(labels_file.read_bytes(), self.path) if labels_file.is_file() else None
-        for folder, _, files in os.walk(self.path, onerror=self._refuse, followlinks=True):
-            for file in files:
-                path = Path(folder) / file
-                name = path.relative_to(self.path).as_posix()
-                if is_image(name):
-                    yield Entry(os.fsencode(name).decode(errors="backslashreplace"), class_of(name, labels), "",
-                                path.stat().st_size, (name,))  # fmt: skip
-
-    def _refuse(self, error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+        for name, file in files_below(self.path):
+            if is_image(name):
+                shown = os.fsencode(name).decode(errors="backslashreplace")
+                where = () if shown == name else (name,)
+                yield Entry(shown, class_of(name, labels), "", file.stat().st_size, where)
 
     def read(self, entry: Entry) -> bytes:
         """The file's bytes. Raises OSError."""
-        return (self.path / entry.where[0]).read_bytes()
+        return self.path.joinpath(*entry.where or (entry.name,)).read_bytes()
 
     def annotations(self, entry: Entry) -> dict[str, Any]:
         """Nothing beside name and class."""
@@ -99,7 +121,7 @@ class ZipOfImages:
                 raise UserError(f"{self.path}: holds {member.filename} twice; unpack it and give the folder")
             seen.add(member.filename)
             name = member.filename
-            yield Entry(name, class_of(name, by_name), "", member.file_size, (name,))
+            yield Entry(name, class_of(name, by_name), "", member.file_size)
 
     def names(self) -> Iterator[str]:
         """Everything in the zip, hidden things left out."""
@@ -109,7 +131,7 @@ class ZipOfImages:
     def read(self, entry: Entry) -> bytes:
         """The member's bytes. Raises DamagedImage where the zip is, and OSError."""
         try:
-            return _zip(self.path).read(entry.where[0])
+            return _zip(self.path).read(entry.name)
         except OSError:
             raise
         except Exception as error:  # of the zip, of whatever it is packed with

@@ -21,12 +21,13 @@ class LmdbOfImages:
     def entries(self) -> Iterator[Entry]:
         """All images. Raises UserError if the data base or the package `lmdb` cannot be used."""
         for key, size in _keys(self.path):
-            yield Entry(key.decode("ascii", errors="backslashreplace"), "", "", size, (key,))
+            where = () if key.isascii() else (key,)
+            yield Entry(key.decode("ascii", errors="backslashreplace"), "", "", size, where)
 
     def read(self, entry: Entry) -> bytes:
         """The value. Raises DamagedImage if it is gone."""
         with _opened(self.path).begin(buffers=False) as transaction:
-            value = transaction.get(entry.where[0])
+            value = transaction.get(entry.where[0] if entry.where else entry.name.encode())
         if value is None:
             raise DamagedImage("it is not in the data base any more")
         return value
@@ -36,12 +37,13 @@ class LmdbOfImages:
         return {}
 
 
-def _keys(path: Path) -> list[tuple[bytes, int]]:
+def _keys(path: Path) -> Iterator[tuple[bytes, int]]:
     import lmdb
 
     try:
         with _opened(path).begin(buffers=True) as transaction:
-            return [(bytes(key), len(value)) for key, value in transaction.cursor()]
+            for key, value in transaction.cursor():
+                yield bytes(key), len(value)
     except lmdb.Error as error:
         raise UserError(f"{path}: cannot be read as an LMDB ({in_one_line(error, 120)})") from None
 

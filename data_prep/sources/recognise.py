@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.sources.entries import ImageSource
-from data_prep.sources.image_files import IMAGE_SUFFIXES, LABELS_FILE, FolderOfImages, ZipOfImages, is_image
+from data_prep.sources.image_files import (
+    IMAGE_SUFFIXES,
+    LABELS_FILE,
+    FolderOfImages,
+    ZipOfImages,
+    files_below,
+    is_image,
+)
 from data_prep.sources.lmdb_records import LmdbOfImages
 from data_prep.sources.parquet import ParquetOfImages
 from data_prep.sources.tars import Tars
@@ -67,7 +74,7 @@ def recognise(path: Path, image_key: str | None, copy: Path) -> Recognised:
 def passed_over(source: ImageSource) -> str:
     """Which files of a folder or zip are no images, in a few words; empty if there are none."""
     if isinstance(source, FolderOfImages):
-        names: Iterator[str] = _names_in(source.path)
+        names: Iterator[str] = (name for name, _ in files_below(source.path))
     elif isinstance(source, ZipOfImages):
         names = source.names()
     else:
@@ -85,12 +92,6 @@ def passed_over(source: ImageSource) -> str:
 
 def _suffixes(path: Path) -> Counter[str]:
     """How often each suffix occurs among the first files of a folder, hidden ones left out."""
-    names = itertools.islice(_names_in(path), LOOKED_AT)
+    names = (name for name, _ in itertools.islice(files_below(path), LOOKED_AT))
     shown = (name for name in names if not any(part.startswith(".") for part in name.split("/")))
     return Counter(Path(name).suffix.lower() for name in shown)
-
-
-def _names_in(path: Path) -> Iterator[str]:
-    for folder, _, files in os.walk(path, followlinks=True):
-        for file in files:
-            yield (Path(folder) / file).relative_to(path).as_posix()

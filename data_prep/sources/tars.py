@@ -52,9 +52,10 @@ class Tars:
         for key, parts in samples.items():
             if (image := self._image_of(file, key, parts)) is None:
                 continue
-            others = {extension: place for extension, place in parts.items() if extension in ("json", "cls", "txt")}
-            label = self._label(file, others.get("cls"))
-            yield Entry(f"{file.name}/{key}.{image}", label, "", parts[image][1], (file.name, *parts[image], others))
+            others = {extension: place for extension, place in parts.items() if extension in ("json", "txt")}
+            label = self._label(file, parts.get("cls"))
+            offset, size = parts[image]
+            yield Entry(f"{file.name}/{key}.{image}", label, "", size, (offset, others))
 
     def _image_of(self, file: Path, key: str, parts: dict[str, tuple[int, int]]) -> str | None:
         """The extension of a sample's image; None if it has none."""
@@ -72,7 +73,7 @@ class Tars:
 
     def read(self, entry: Entry) -> bytes:
         """The member's bytes. Raises OSError."""
-        return self._bytes(*entry.where[:3])
+        return self._bytes(_tar_of(entry), entry.where[0], entry.size)
 
     def _bytes(self, name: str, offset: int, size: int) -> bytes:
         with (self.path / name if self.path.is_dir() else self.path).open("rb") as file:
@@ -81,7 +82,7 @@ class Tars:
 
     def annotations(self, entry: Entry) -> dict[str, Any]:
         """The sample's JSON, and its text as a caption. Raises OSError; JSON that is none is passed over."""
-        name, *_, others = entry.where
+        name, others = _tar_of(entry), entry.where[1]
         found: dict[str, Any] = {}
         if "txt" in others:
             found["caption"] = self._bytes(name, *others["txt"]).decode(errors="replace").strip()
@@ -92,3 +93,8 @@ class Tars:
             except ValueError:
                 pass
         return found
+
+
+def _tar_of(entry: Entry) -> str:
+    """The name of the tar that holds an image."""
+    return entry.name.partition("/")[0]

@@ -12,8 +12,9 @@ from typing import IO, Any
 
 
 def temporary_name(path: Path) -> Path:
-    """The name beside `path` under which this process writes it; `.tmp` names are never read."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """The name beside `path` under which this process writes it, and no other on any machine; `.tmp` is never read."""
+    machine = os.uname().nodename.replace(".", "-")  # what stands after the last dot but one is this alone
+    return path.with_name(f".{path.name}.{machine}-{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
