@@ -48,7 +48,8 @@ class DataConfig:
     """Which images to train on, and how to load them."""
 
     shards: str = "data/celeba-train"
-    """Folder of shards, made by data_prep.celeba, data_prep.images or data_prep.adopt."""
+    """Folder of shards, made by data_prep.celeba, data_prep.images or data_prep.adopt; a path or a URL (s3, gs, hf,
+    http). Credentials of a URL come from the environment."""
 
     image_size: int = 64
     """Height and width of the images in pixels: 32, 64, 128 or 256."""
@@ -72,6 +73,13 @@ class DataConfig:
     loader: Literal["auto", "cache", "stream"] = "auto"
     """cache: decode once and keep the pixels in device memory (host memory on CPU); stream: decode each batch as it
     is needed; auto: cache if it fits."""
+
+    cache_dir: str | None = None
+    """Folder, on each node, for the tars of a URL; null: a folder under the user's cache folder, named by the data."""
+
+    cache_limit_gib: float | None = None
+    """GiB that the tars of a URL may take on a node's disk; those that are needed last are thrown out. null: no
+    limit."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def most_checkpoints(config: TrainConfig) -> int:
 def _images(config: TrainConfig) -> int:
     """Images that the run will take; 0 where they depend on shards that are not there."""
     with contextlib.suppress(UserError):
-        return config.train.total_images or round(config.train.epochs * read_manifest(Path(config.data.shards)).samples)
+        return config.train.total_images or round(config.train.epochs * read_manifest(config.data.shards).samples)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from dcgan_dist.base.urls import is_url, problem_of_url
 from dcgan_dist.config import IMAGE_SIZES, TrainConfig
 
 
@@ -24,6 +25,10 @@ def problems_of(config: TrainConfig) -> list[str]:
             found.append(f"optim.{name} = {beta}: must be at least 0 and below 1")
     if not 0 <= config.optim.decay_last <= 1:
         found.append(f"optim.decay_last = {config.optim.decay_last}: must be a share of the run, from 0 to 1")
+    if is_url(config.data.shards) and (problem := problem_of_url(config.data.shards)):
+        found.append(f"data.shards: the URL {problem}")
+    if config.data.cache_limit_gib is not None and not 0 < config.data.cache_limit_gib < math.inf:
+        found.append(f"data.cache_limit_gib = {config.data.cache_limit_gib}: must be a positive number or null")
     if not 0 < config.train.epochs <= 10**9:
         found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
     if config.checkpoint.keep_best and not config.evaluate.every_images:

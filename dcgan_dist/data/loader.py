@@ -18,23 +18,28 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.urls import PATIENCE_SECONDS, is_url
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
+from dcgan_dist.data.fetched_shards import FetchedShards
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import flips, sample_ids, share
 from dcgan_dist.data.shard_format import Manifest, read_manifest
+from dcgan_dist.data.supply import Supply
 from dcgan_dist.distributed.workforce import free_host_memory
 from dcgan_dist.distributed.world import World
 
 log = logging.getLogger(__name__)
 
+Shards = MappedShards | FetchedShards
 PixelSource = Callable[[Iterable[Sequence[int]]], Iterator[Tensor]]
 """Batches of sample numbers to images, uint8 [n, size, size, 3] on the device."""
 
 CACHE_FILL_BATCH = 256
+FETCH_TIMEOUT_SECONDS = 3600.0  # ranks may have to wait for each other so long until the first step of a URL's images
 _BYTES_LEFT_FREE = 2 << 30  # for the networks and everything else
 
 
@@ -67,7 +72,10 @@ class BatchPlan:
 def endless_batches(source: PixelSource, plan: BatchPlan, images_seen: int) -> Iterator[Tensor]:
     """This rank's batches from position `images_seen` on: uint8 [count, 3, size, size], channels last in memory."""
     positions = itertools.count(images_seen, plan.global_batch)
-    steps = source(plan.ids(position) for position in positions)
+    return _flipped(source(plan.ids(position) for position in positions), plan, images_seen)
+
+
+def _flipped(steps: Iterator[Tensor], plan: BatchPlan, images_seen: int) -> Iterator[Tensor]:
     for position, pixels in zip(itertools.count(images_seen, plan.global_batch), steps, strict=False):
         if plan.flip:
             pixels = mirror(pixels, plan.flips(position))
@@ -80,7 +88,7 @@ def mirror(pixels: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
 
 
-def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: int) -> PixelSource:
+def open_decoder(config: DataConfig, shards: Shards, world: World, cores: int) -> PixelSource:
     """The decoder the configuration asks for, on this rank's device.
 
     Raises UserError if DALI is asked for and absent, or images are too small for the crop.
@@ -88,7 +96,24 @@ def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: 
     _check_crop(config, shards.manifest)
     settings = {"size": config.image_size, "crop": config.crop, "device": world.device, "threads": cores}
     decode = decode_with_dali if decoder_name(config) == "dali" else decode_with_pillow
+    if isinstance(shards, FetchedShards):
+        return partial(_decode_arriving, shards, partial(decode, **settings))
     return partial(decode, shards, **settings)
+
+
+def _decode_arriving(
+    shards: FetchedShards, decode: Callable[..., Iterator[Tensor]], batches: Iterable[Sequence[int]]
+) -> Iterator[Tensor]:
+    """Begins at once to gather the batches' images, and decodes each when it is asked for and there."""
+    images = shards.arriving(batches)
+
+    def decoded() -> Iterator[Tensor]:
+        try:
+            yield from decode(images, images.batches())
+        finally:
+            images.close()
+
+    return decoded()
 
 
 def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
@@ -101,9 +126,7 @@ def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
     return "pillow" if config.decoder == "pillow" or not installed else "dali"
 
 
-def open_source(
-    config: DataConfig, shards: MappedShards, decode: PixelSource, world: World, advance: Advance
-) -> PixelSource:
+def open_source(config: DataConfig, shards: Shards, decode: PixelSource, world: World, advance: Advance) -> PixelSource:
     """The cache, filled by all ranks together, if it is asked for or fits; otherwise the decoder itself.
 
     `advance` is told of the images this rank has decoded. Raises UserError if the cache is wanted and does not fit.
@@ -177,16 +200,45 @@ class Data:
     """An opened and checked shard folder."""
 
     manifest: Manifest
-    shards: MappedShards
+    shards: Shards
     decode: PixelSource
 
+    def supply(self, source: PixelSource, plan: BatchPlan, images_seen: int, world: World) -> Supply:
+        """This rank's batches from `images_seen` on, out of `source`: the cache, or this decoder."""
+        arriving = self.shards if source is self.decode and isinstance(self.shards, FetchedShards) else None
+        return Supply(endless_batches(source, plan, images_seen), arriving, world)
 
-def open_data(config: DataConfig, world: World, cores: int) -> Data:
-    """The shards and their decoder. Raises UserError, on every rank, if one cannot use them."""
-    return world.together(_open_here, config, world, cores)
+
+def open_data(
+    config: DataConfig,
+    world: World,
+    cores: int,
+    patience_seconds: float = PATIENCE_SECONDS,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Data:
+    """The shards and their decoder. Raises UserError, on every rank, if one cannot use them.
+
+    A URL's server may be silent for `patience_seconds`; `while_waiting` is called meanwhile and may raise.
+    """
+
+    def open_here() -> Data:
+        manifest = read_manifest(config.shards)
+        shards = open_shards(config, manifest, world, patience_seconds, while_waiting)
+        return Data(manifest, shards, open_decoder(config, shards, world, cores))
+
+    return world.together(open_here)
 
 
-def _open_here(config: DataConfig, world: World, cores: int) -> Data:
-    manifest = read_manifest(Path(config.shards))
-    shards = MappedShards(Path(config.shards), manifest)
-    return Data(manifest, shards, open_decoder(config, shards, world, cores))
+def open_shards(
+    config: DataConfig,
+    manifest: Manifest,
+    world: World,
+    patience_seconds: float = PATIENCE_SECONDS,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Shards:
+    """The shards in their folder, or behind their URL; see `open_data`. Raises UserError, and OSError."""
+    if not is_url(config.shards):
+        return MappedShards(Path(config.shards), manifest)
+    if world.has_peers:
+        world.set_timeout(FETCH_TIMEOUT_SECONDS)
+    return FetchedShards(config, manifest, world.local_size, patience_seconds, while_waiting)

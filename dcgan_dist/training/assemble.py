@@ -10,8 +10,9 @@ from dcgan_dist.base.errors import Interrupted, RunFailed, UserError, in_one_lin
 from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.command_line.train_config import write_yaml
 from dcgan_dist.config import TrainConfig
-from dcgan_dist.data.loader import Data, PixelSource, endless_batches, open_data, open_source
+from dcgan_dist.data.loader import Data, PixelSource, open_data, open_source
 from dcgan_dist.data.shard_format import ShardError
+from dcgan_dist.data.supply import Supply, SupplyLost
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.leaving import (
     is_lost_connection,
@@ -81,7 +82,8 @@ def _start(run: Run) -> int | None:
     """Trains from the newest checkpoint to the end. Returns the exit status, or None after a rollback."""
     config, world, keep = run.config, run.world, run.config.checkpoint
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
-    data = open_data(config.data, world, cores=take_share_of_cores(world))
+    cores, patience = take_share_of_cores(world), config.run.hang_timeout_seconds
+    data = open_data(config.data, world, cores, patience, run.stop.raise_if_asked_before_the_first_step)
     checkpointer = Checkpointer(
         run.folder.checkpoints, keep.keep_last, keep.keep_every_images, world, (run.folder.metrics, run.folder.scores)
     )
@@ -158,8 +160,12 @@ def _open_and_train(
         Checkpoints(run, plan, checkpointer, journal, ids),
     )  # fmt: skip
     try:
-        reason = _train(run, plan, source, recorder, state, latents, console)
+        supply = data.supply(source, plan.batches, state.images_seen, world)
+        reason = _train(run, plan, supply, recorder, state, latents, console)
         return finish(run, recorder, state, reason)
+    except SupplyLost:
+        recorder.checkpoint(state, wait=True)
+        raise
     except Collapsed as collapse:
         checkpointer.wait()
         roll_back(run, recorder, collapse)
@@ -202,7 +208,7 @@ def _fill(run: Run, data: Data) -> PixelSource:
 def _train(
     run: Run,
     plan: Plan,
-    source: PixelSource,
+    supply: Supply,
     recorder: Recorder,
     state: TrainState,
     latents: StepLatents,
@@ -221,7 +227,7 @@ def _train(
     training = Training(
         state=state,
         update=update,
-        batches=endless_batches(source, plan.batches, state.images_seen),
+        supply=supply,
         latents=latents,
         recorder=recorder,
         cadence=Cadence.of(config),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.supply import Supply
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.tracking.figures import StepProfile, Throughput
 from dcgan_dist.training.by_position import Rates, StepLatents
@@ -52,7 +50,7 @@ class Training:
 
     state: TrainState
     update: Update
-    batches: Iterator[Tensor]
+    supply: Supply
     latents: StepLatents
     recorder: Recorder
     cadence: Cadence
@@ -77,8 +75,12 @@ def train(run: Run, plan: Plan, training: Training) -> str | None:
     while state.images_seen < plan.total_images:
         if run.stop.agreed(run.world):
             return run.stop.reason
+        if not training.supply.ready():
+            with throughput.waiting_for_data(), training.heartbeat.paused():
+                training.supply.wait()
+            continue
         with throughput.waiting_for_data():
-            pixels = next(training.batches)  # uint8 [n, 3, size, size]
+            pixels = next(training.supply)  # uint8 [n, 3, size, size]
         training.rates.set(state.images_seen)
         training.update(pixels, *training.latents.at(state.images_seen))
 
