@@ -48,7 +48,7 @@ def problem_of_url(url: str) -> str:
     user, at, _ = parts.netloc.rpartition("@")
     if (at and (":" in user or parts.scheme in ("http", "https", "ftp"))) or parts.query:
         return "has credentials or a query in it, which would be written into files; give them by the environment"
-    return "" if parts.netloc else "names no server or bucket"
+    return "" if parts.netloc or parts.scheme == "file" else "names no server or bucket"
 
 
 def cache_home() -> Path:
@@ -73,11 +73,19 @@ class Remote:
         self._silent_since: float | None = None  # Unix time of the first failure since the last answer
         self._told = False
 
+    def size(self, name: str = "") -> int | None:
+        """Bytes of a file; None if it is none."""
+        found = self._insist(name, lambda path: _none_if_missing(self._files.info, path))
+        return None if found is None or found["type"] != "file" else int(found["size"])
+
     def files(self) -> dict[str, int]:
         """Names of all files below the folder, with their bytes."""
-        found = self._insist("", lambda path: self._files.find(path, detail=True))
+        found = self._insist("", lambda path: _none_if_missing(self._list, path)) or {}
         start = len(self._root) + 1
-        return {str(name)[start:]: int(about["size"]) for name, about in sorted(found.items()) if len(name) > start}
+        return {name[start:]: size for name, size in sorted(found.items()) if len(name) > start}
+
+    def _list(self, path: str) -> dict[str, int]:
+        return {str(name): int(about["size"] or 0) for name, about in self._files.find(path, detail=True).items()}
 
     def read(self, name: str) -> bytes | None:
         """A small file; None if there is none of this name."""
@@ -157,8 +165,11 @@ def _open(url: str) -> tuple[Any, str]:
             files = fsspec.filesystem("http", client_kwargs={"timeout": limits})
             return files, url
         limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": {"max_attempts": 1}}
-        options = {"config_kwargs": limits, "use_listings_cache": False} if url.startswith("s3") else {}
-        files, root = url_to_fs(url, **options)
+        by_scheme = {
+            "s3": {"config_kwargs": limits, "use_listings_cache": False},
+            "file": {"auto_mkdir": True},
+        }
+        files, root = url_to_fs(url, **by_scheme.get(urlsplit(url).scheme, {}))
         return files, str(root).rstrip("/")
     except ImportError as error:
         raise UserError(

@@ -131,7 +131,13 @@ class ShardCache:
             return file
 
     def _fetch(self, shard: Shard, file: IO[bytes]) -> None:
-        part = self._part(shard)
+        part, size = self._part(shard), self.remote.size(shard.file)
+        if size != shard.bytes:
+            what = "missing" if size is None else f"{size} bytes long, and the manifest says {shard.bytes}"
+            part.unlink()
+            raise ShardError(
+                f"{self.remote.url}/{shard.file}: {what}; see: python -m data_prep.verify {self.remote.url}"
+            )
         for _ in range(TIMES_FETCHED):
             try:
                 self.remote.fetch(shard.file, shard.bytes, file)
