@@ -10,16 +10,13 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.urls import Remote, cache_home, is_url
+from dcgan_dist.base.urls import Remote, cache_home, in_threads, is_url
 from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data.shard_format import MANIFEST_NAME, index_name, read_manifest
-
-THREADS = 16  # requests at a time, most of which wait
 
 
 def place(text: str) -> Path | str:
@@ -73,16 +70,16 @@ def _fetch(url: str, copy: Path) -> None:
     if not files:
         raise UserError(f"--source {url}: no such file or folder")
     print(f"{url}: fetching {len(files)} files, {sum(files.values()) / 2**30:.2f} GiB, to {copy}", flush=True)
-    with progress_bar("fetching", len(files), "files") as advance, ThreadPoolExecutor(THREADS) as pool:
+    with progress_bar("fetching", len(files), "files") as advance:
 
         def fetch(name: str) -> None:
             path = copy / name if name else copy
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 remote.fetch(name, files[name], file)
-
-        for _ in pool.map(fetch, files):
             advance(1)
+
+        in_threads(fetch, list(files))
 
 
 def _upload(folder: Path, remote: Remote) -> None:

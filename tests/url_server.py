@@ -32,6 +32,8 @@ class BadServer:
         """From the number of a request for a tar, one of FAULTS or nothing."""
         self.requests: Counter[str] = Counter()
         """Answered requests by method and name."""
+        self.ranges: list[str] = []
+        """The ranges that requests for tars asked for."""
         self._app, self._number, self._lock = app, 0, threading.Lock()
         self._server: BaseWSGIServer | None = None
         self.start(0)
@@ -52,7 +54,10 @@ class BadServer:
 
     def _answer(self, environment: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         name = environment["PATH_INFO"].rsplit("/", 1)[-1]
-        fault = self._next_fault() if name.endswith(".tar") and environment["REQUEST_METHOD"] == "GET" else ""
+        fault = ""
+        if name.endswith(".tar") and environment["REQUEST_METHOD"] == "GET":
+            self.ranges.append(environment.get("HTTP_RANGE", ""))
+            fault = self._next_fault()
         if fault == "500":
             respond("500 Internal Server Error", [("Content-Length", "0")])
             return []

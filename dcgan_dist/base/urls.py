@@ -6,12 +6,14 @@ is imported when a URL is opened.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,17 +25,15 @@ PIECE_BYTES = 8 << 20  # asked for at a time: what a broken connection can cost
 PATIENCE_SECONDS = 120.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
 SECONDS_BEFORE_A_WORD = 3.0
+THREADS = 8  # requests at a time; one connection seldom fills the line
 CONNECT_SECONDS, READ_SECONDS = 10, 30  # a server that says nothing for so long has failed
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 class Unreachable(UserError):
     """A server that has not answered properly for as long as one was ready to wait."""
-
-
-class Closed(Exception):
-    """The reader has been closed while it waited: nobody wants the rest any more."""
 
 
 def is_url(place: object) -> bool:
@@ -69,7 +69,6 @@ class Remote:
         self.url = url.rstrip("/")
         self._patience = patience_seconds
         self._files, self._root = _open(self.url)
-        self._closed = threading.Event()
         self._silent_since: float | None = None  # Unix time of the first failure since the last answer
         self._told = False
 
@@ -110,32 +109,24 @@ class Remote:
         """Writes a local file as `name`."""
         self._insist(name, lambda remote: self._files.put_file(str(path), remote))
 
-    def close(self) -> None:
-        """Lets no request begin any more: those who wait for one get Closed."""
-        self._closed.set()
-
-    def pause(self, seconds: float) -> None:
-        """Waits for something. Raises Closed if that is in vain."""
-        if self._closed.wait(seconds):
-            raise Closed
-
     def _insist(self, name: str, request: Callable[[str], Result]) -> Result:
         """What a request about a file returns, sooner or later."""
         pause, where = FIRST_PAUSE_SECONDS, f"{self.url}/{name}".rstrip("/")
-        while not self._closed.is_set():
+        while True:
             try:
                 answer = request(f"{self._root}/{name}".rstrip("/"))
             except Exception as error:
-                why = _without_secrets(in_one_line(f"{type(error).__name__}: {error}", 160), os.environ)
-                if advice := _hopeless(error):
+                advice = _hopeless(error)
+                told = error if advice else error.__cause__ or error
+                why = _without_secrets(in_one_line(f"{type(told).__name__}: {told}", 160), os.environ)
+                if advice:
                     raise UserError(f"{where}: {advice} ({why})") from None
                 self._note_silence(where, why)
             else:
                 self._note_answer()
                 return answer
-            self.pause(pause)
+            time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        raise Closed
 
     def _note_silence(self, where: str, why: str) -> None:
         now = time.time()
@@ -182,13 +173,23 @@ def _open(url: str) -> tuple[Any, str]:
 def _none_if_missing(request: Callable[[str], Result], path: str) -> Result | None:
     try:
         return request(path)
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        if _is_missing(error):
+            return None
+        raise
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether the server says that there is no such file: fsspec says so of every http request that fails."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or (cause is not None and hasattr(cause, "status")):
+        return getattr(cause or error, "status", None) == 404
+    return not isinstance(cause, OSError) and not type(cause).__module__.startswith("aiohttp")
 
 
 def _hopeless(error: Exception) -> str:
     """What to do about an error that would come again for ever; empty for those that may pass."""
-    if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
+    if _is_missing(error):
         return "there is no such file"
     if "Credentials" in type(error).__name__:
         return "no credentials were found; set them by the environment, as for the service's own tools"
@@ -203,3 +204,28 @@ def _without_secrets(text: str, environment: Mapping[str, str]) -> str:
         if len(value) >= 4 and any(word in name.upper() for word in ("KEY", "SECRET", "TOKEN", "PASSWORD")):
             text = text.replace(value, "***")
     return text
+
+
+def in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
+    """Does the work on all items, several at a time. Raises the first exception once all threads have stopped.
+
+    No thread outlives a process that ends meanwhile.
+    """
+    remaining, problems = deque(items), deque[BaseException]()
+
+    def keep_working() -> None:
+        while remaining and not problems:
+            with contextlib.suppress(IndexError):
+                item = remaining.popleft()
+                try:
+                    work(item)
+                except BaseException as error:
+                    problems.append(error)
+
+    threads = [threading.Thread(target=keep_working, daemon=True) for _ in range(min(THREADS, len(items)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]

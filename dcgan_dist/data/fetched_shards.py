@@ -8,33 +8,34 @@ thrown out for another.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TypeVar
+from typing import IO
 from weakref import WeakSet
 
 import numpy as np
 
 from dcgan_dist.base.errors import in_one_line
-from dcgan_dist.base.urls import Closed, Remote
+from dcgan_dist.base.urls import Remote, in_threads
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.mapped_shards import allow_open_files, map_file, read_places, sample_key
 from dcgan_dist.data.shard_cache import NOW, SOON, ShardCache, shard_folder
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.workforce import free_host_memory
 
-THREADS = 8  # requests at a time; one connection seldom fills the line
 BATCHES_KEPT = 16  # after the decoder has asked for them: it reads ahead, and a GPU's copies later still
 WINDOW_BYTES = 256 << 20  # compressed images in a window; more of them where tars are fetched again for each
 SHARE_OF_MEMORY = 16  # such a window may take one part in so many; up to three are held
 FEWEST_BATCHES = 8  # with fewer no step begins: the decoder reads ahead by half as many
 
-Item = TypeVar("Item")
 Batch = Sequence[int]
+
+
+class Closed(Exception):
+    """Nobody wants these images any more."""
 
 
 class FetchedShards:
@@ -79,11 +80,11 @@ class FetchedShards:
             before_each()
             self.cache.throw_out_if_damaged(number)
 
-    def tar(self, number: int) -> np.ndarray:
+    def tar(self, number: int, while_waiting: Callable[[], None]) -> np.ndarray:
         """All bytes of a tar, fetched if need be: uint8 [bytes]. What is wanted NOW stays until it is read."""
         while (content := self._mapped.get(number)) is None:
             try:
-                content = map_file(self.cache.path(number))
+                content = map_file(self.cache.path(number, while_waiting))
             except FileNotFoundError:  # thrown out in that moment
                 continue
             if self.cache.is_limited:
@@ -106,15 +107,15 @@ class FetchedShards:
         return min((images.batches_ready() for images in self._arriving), default=math.inf)
 
     def _window_images(self, local_size: int) -> int:
-        """How many images a window may hold, by their mean size."""
+        """How many images a window may hold, by their mean size; an epoch is enough."""
         limited = max(WINDOW_BYTES, free_host_memory() // SHARE_OF_MEMORY // local_size)
         mean = sum(shard.bytes for shard in self.manifest.shards) / len(self)
-        return max(1, int((limited if self.cache.is_limited else WINDOW_BYTES) / mean))
+        return max(1, min(len(self), int((limited if self.cache.is_limited else WINDOW_BYTES) / mean)))
 
     def failure(self) -> str | None:
         """Why no more images will come; None as long as they do."""
         problems = (images.failure for images in self._arriving)
-        return next((in_one_line(problem) for problem in problems if problem is not None), None)
+        return next((in_one_line(problem) for problem in problems if problem and not isinstance(problem, Closed)), None)
 
 
 class ArrivingImages:
@@ -175,10 +176,8 @@ class ArrivingImages:
                     self._deliver(window, self._images_of(window))
                 finally:
                     cache.want(soon, SOON, -1)
-        except Closed:
-            pass
         except BaseException as error:
-            self.failure = error
+            self.failure = self.failure or error
         with self._change:
             self._complete = self.failure is None
             self._change.notify_all()
@@ -210,8 +209,11 @@ class ArrivingImages:
         places, cache = self._shards.places[samples], self._shards.cache
 
         def take(number: int) -> None:
-            self._assert_open()
-            content = self._shards.tar(number)
+            try:
+                content = self._shards.tar(number, self._assert_open)
+            except BaseException as error:
+                self.failure = self.failure or error  # so that the other threads wait no more
+                raise
             first, end = np.searchsorted(places[:, 0], [number, number + 1])  # samples lie in the order of the tars
             for sample, (_, offset, size) in zip(samples[first:end].tolist(), places[first:end].tolist(), strict=True):
                 part = content[offset : offset + size]
@@ -229,30 +231,5 @@ class ArrivingImages:
         return images
 
     def _assert_open(self) -> None:
-        if self._closed:
+        if self._closed or self.failure:
             raise Closed
-
-
-def in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
-    """Does the work on all items, several at a time. Raises the first exception once all threads have stopped.
-
-    No thread outlives a process that ends meanwhile.
-    """
-    remaining, problems = deque(items), deque[BaseException]()
-
-    def keep_working() -> None:
-        while remaining and not problems:
-            with contextlib.suppress(IndexError):
-                item = remaining.popleft()
-                try:
-                    work(item)
-                except BaseException as error:
-                    problems.append(error)
-
-    threads = [threading.Thread(target=keep_working, daemon=True) for _ in range(min(THREADS, len(items)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if problems:
-        raise problems[0]

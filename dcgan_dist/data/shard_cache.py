@@ -15,7 +15,8 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -68,17 +69,18 @@ class ShardCache:
         """Whether not all tars can stay."""
         return self._room is not None
 
-    def path(self, number: int) -> Path:
+    def path(self, number: int, while_waiting: Callable[[], None] = lambda: None) -> Path:
         """A tar, fetched and checked if it is not there yet. If room is short, it stays as long as it is wanted NOW.
 
-        Raises UserError where it cannot be had, Closed, and OSError as the disk does.
+        `while_waiting` may raise. Raises UserError where it cannot be had, and OSError as the disk does.
         """
         shard = self.manifest.shards[number]
         path = self.folder / shard.file
         while not path.exists():
             part = self._claim(shard)
             if part is None:  # another fetches it, or must first let go of what takes the room
-                self.remote.pause(POLL_SECONDS)
+                while_waiting()
+                time.sleep(POLL_SECONDS)
             else:
                 with part:
                     self._fetch(shard, part)
