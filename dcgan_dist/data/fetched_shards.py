@@ -187,7 +187,7 @@ class ArrivingImages:
         count = 1
         while window := list(itertools.islice(batches, count)):
             yield window
-            count = max(1, min(2 * count, self._shards.window_images // len(window[0])))
+            count = max(1, min(4 * count, self._shards.window_images // len(window[0])))
 
     def _deliver(self, window: list[Batch], images: dict[int, np.ndarray]) -> None:
         """Hands out a window's images as soon as the decoder has come far enough."""

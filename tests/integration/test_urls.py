@@ -97,7 +97,7 @@ class Watched:
         return self.most
 
 
-@pytest.mark.parametrize("kind", ["http", pytest.param("s3", marks=pytest.mark.skipif(not HAS_S3, reason="no s3fs"))])
+@pytest.mark.parametrize("kind", ["http", pytest.param("s3", marks=pytest.mark.skipif(not HAS_S3, reason="needs s3fs, moto and boto3"))])
 def test_a_run_from_a_bad_server_killed_and_resumed_within_a_limit_ends_in_the_bits_of_the_local_one(
     kind: str, local_run: Path, shards: Path, server: BadServer, tmp_path: Path
 ) -> None:
