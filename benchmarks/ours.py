@@ -50,7 +50,7 @@ class Ours:
     def _inputs(self, source: PixelSource) -> StepInputs:
         self.source = source
         numbers = StepNumbers(self.config, self.plan, self.world, self.precision.weights)
-        images = step_images(source, self.plan, self.world.device)
+        images = step_images(source, self.plan, self.state.images_seen)
         return StepInputs(images, numbers, Rates([], 1, 0.0), self.state.images_seen)
 
     def step(self) -> None:

@@ -27,6 +27,7 @@ from data_prep.packing.shard_writer import Task, write_shards
 from data_prep.packing.stored_form import Form
 from data_prep.sources.annotations import SPLITS
 from data_prep.sources.celeba import WHERE_TO_GET_IT, find_source
+from data_prep.urls import local_output, local_source, place
 from dcgan_dist.base.errors import exit_cleanly
 
 WAITING = 6  # workers more than cores: some always wait for the disk; from files not read before, half the time
@@ -48,8 +49,8 @@ folder with Img/, Anno/ and Eval/, Kaggle's copy, or the zip itself with the ann
 {WHERE_TO_GET_IT}.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR_OR_ZIP", help="where CelebA is")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument("--source", type=place, required=True, metavar="DIR_OR_ZIP", help="where CelebA is")
+    parser.add_argument("--out", type=place, required=True, metavar="DIR", help="folder for the shards")
     parser.add_argument("--split", choices=(*SPLITS.values(), "all"), default="train", help="default: train")
     parser.add_argument(
         "--samples-per-shard", type=positive, default=2048, metavar="N", help="default: 2048, about 20 MB"
@@ -66,7 +67,8 @@ def main() -> None:
     arguments = build_parser().parse_args()
     settle_engine(arguments)
     try:
-        prepare(arguments)
+        with local_source(arguments.source) as arguments.source, local_output(arguments.out) as arguments.out:
+            prepare(arguments)
     except OSError as error:
         raise explain_os_error(error, arguments.out) from None
 

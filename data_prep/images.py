@@ -29,6 +29,7 @@ from data_prep.packing.stored_form import Form
 from data_prep.sources.entries import Entry, ImageSource
 from data_prep.sources.packed_table import PackedTable
 from data_prep.sources.recognise import UNDERSTOOD, is_celeba, passed_over, recognise
+from data_prep.urls import local_output, local_source, place
 from dcgan_dist.base.errors import UserError, exit_cleanly
 
 COPY = ".parquet-images.tmp"
@@ -47,14 +48,15 @@ def build_parser() -> argparse.ArgumentParser:
   python -m data_prep.images --source cats.zip --out data/cats-valid --split valid --hold-out 0.05
 
 --source takes {UNDERSTOOD}.
+It and --out may also be URLs (s3, gs, hf, http): the source is fetched first, the shards are uploaded at the end.
 JPEG, PNG and WebP files are stored as they are where every decoder reads them alike; all else becomes PNG: other
 formats, several frames (the first), transparency, palettes, 16 bits, a camera's orientation, other colour profiles.
 
 then:  python -m dcgan_dist.train --data.shards data/cats""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--source", type=Path, required=True, metavar="SOURCE", help="where the images are")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument("--source", type=place, required=True, metavar="SOURCE", help="where the images are")
+    parser.add_argument("--out", type=place, required=True, metavar="DIR", help="folder for the shards")
     parser.add_argument(
         "--split",
         choices=("train", "valid", "test", "all"),
@@ -89,11 +91,12 @@ def main() -> None:
     arguments = build_parser().parse_args()
     settle_engine(arguments)
     try:
-        if is_celeba(arguments.source):
-            _prepare_celeba(arguments)
-        else:
-            with output_folder(arguments.out):
-                prepare(arguments)
+        with local_source(arguments.source) as arguments.source, local_output(arguments.out) as arguments.out:
+            if is_celeba(arguments.source):
+                _prepare_celeba(arguments)
+            else:
+                with output_folder(arguments.out):
+                    prepare(arguments)
     except OSError as error:
         raise explain_os_error(error, arguments.out) from None
 

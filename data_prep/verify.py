@@ -1,4 +1,4 @@
-"""Checks every byte of a folder of shards against its manifest: `python -m data_prep.verify DIR`."""
+"""Checks every byte of a folder or URL of shards against its manifest: `python -m data_prep.verify DIR_OR_URL`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import argparse
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from data_prep.command_line import positive, usable_cores
 from data_prep.packing.engines import in_processes
+from data_prep.urls import place
 from dcgan_dist.base.errors import UserError, exit_cleanly
+from dcgan_dist.base.urls import Remote
 from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data import shard_format, shard_index
 from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, index_name
@@ -84,17 +87,36 @@ def _decoding_problem(jpeg: bytes) -> str | None:
     return None
 
 
-def unlisted_files(folder: Path, manifest: Manifest) -> list[str]:
+def shard_problems_behind_url(url: str, decode: bool, shard: Shard) -> list[str]:
+    """The same for a shard behind a URL, which is fetched for that."""
+    remote = Remote(url)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            for file in (shard.file, index_name(shard.file)):
+                if (size := remote.size(file)) is not None:
+                    with (folder / file).open("wb") as copy:
+                        remote.fetch(file, size, copy)
+        except UserError as error:
+            return [str(error)]
+        return [problem.replace(name, url) for problem in shard_problems(folder, decode, shard)]
+
+
+def unlisted_files(folder: Path | str, manifest: Manifest) -> list[str]:
     """One line for each shard or index in the folder that the manifest does not list."""
     listed = {name for shard in manifest.shards for name in (shard.file, index_name(shard.file))}
-    found = sorted(path for path in folder.iterdir() if path.suffix in (".tar", ".idx"))
-    return [f"{path}: is not in the manifest" for path in found if path.name not in listed]
+    names = [path.name for path in folder.iterdir()] if isinstance(folder, Path) else list(Remote(folder).files())
+    found = sorted(name for name in names if name.endswith((".tar", ".idx")) and "/" not in name)
+    return [f"{folder}/{name}: is not in the manifest" for name in found if name not in listed]
 
 
-def folder_problems(folder: Path, manifest: Manifest, decode: bool, workers: int) -> list[str]:
+def folder_problems(folder: Path | str, manifest: Manifest, decode: bool, workers: int) -> list[str]:
     """One line for each thing that is wrong, in the order of the shards."""
     problems = unlisted_files(folder, manifest)
-    check = partial(shard_problems, folder, decode)
+    if isinstance(folder, Path):
+        check = partial(shard_problems, folder, decode)
+    else:
+        check = partial(shard_problems_behind_url, folder, decode)
     with progress_bar("checking", len(manifest.shards), "shards") as advance:
         for found in in_processes(check, manifest.shards, min(workers, len(manifest.shards))):
             problems += found
@@ -111,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         "example:\n  python -m data_prep.verify data/celeba-train",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder that data_prep.celeba has made")
+    parser.add_argument("folder", type=place, metavar="DIR", help="folder or URL of shards")
     parser.add_argument("--decode", action="store_true", help="decode every image as well, which takes longer")
     parser.add_argument("--workers", type=positive, default=usable_cores(), metavar="N", help="default: all cores")
     return parser
@@ -126,9 +148,9 @@ def main() -> int:
         raise UserError(f"{error.filename or arguments.folder}: {error.strerror}") from None
 
 
-def verify(folder: Path, decode: bool, workers: int) -> int:
+def verify(folder: Path | str, decode: bool, workers: int) -> int:
     """Prints what is wrong; the exit status."""
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     try:
         manifest = shard_format.read_manifest(folder)

@@ -48,7 +48,8 @@ class DataConfig:
     """Which images to train on, and how to load them."""
 
     shards: str = "data/celeba-train"
-    """Folder of shards, made by data_prep.celeba, data_prep.images or data_prep.adopt."""
+    """Folder of shards, made by data_prep.celeba, data_prep.images or data_prep.adopt; a path or a URL (s3, gs, hf,
+    http). Credentials of a URL come from the environment."""
 
     image_size: int = 64
     """Height and width of the images in pixels: 32, 64, 128 or 256."""
@@ -82,7 +83,12 @@ class DataConfig:
     copy in memory."""
 
     cache_dir: str | None = None
-    """Folder for the files of pixels, such as one on each node's own disk; null means pixels/ beside the shards."""
+    """Folder, such as one on each node's own disk, for the files of pixels and the tars of a URL; null: pixels/ beside
+    the shards, or for a URL a folder under the user's cache folder, named by the data."""
+
+    cache_limit_gib: float | None = None
+    """GiB that the tars of a URL may take on a node's disk; those that are needed last are thrown out. null: no
+    limit."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_checkpoint(parser)
-    parser.add_argument("--shards", type=Path, metavar="DIR", help="the real images; default: those of the training")
+    parser.add_argument("--shards", metavar="DIR", help="the real images; default: those of the training")
     parser.add_argument(
         "--num-images",
         type=whole_number(2),

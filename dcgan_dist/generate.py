@@ -88,7 +88,6 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shards",
-        type=Path,
         metavar="DIR",
         help="with --arithmetic and --neighbours: the training images; default: where the run had them",
     )

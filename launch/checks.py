@@ -23,6 +23,7 @@ from typing import Literal
 from urllib.parse import ParseResult, urlparse
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.urls import is_url
 from dcgan_dist.config import DataConfig, RunConfig, TrackConfig
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
@@ -120,10 +121,11 @@ def _nvidia_smi() -> list[str]:
 
 def check_shards(data: DataConfig) -> Check:
     """That the shard folder is there, complete by its sizes, and which data it holds."""
-    folder = Path(data.shards)
+    folder = data.shards
     try:
         manifest = read_manifest(folder)
-        MappedShards(folder, manifest)
+        if not is_url(folder):
+            MappedShards(Path(folder), manifest)
     except UserError as error:
         return Check("shards", "fail", str(error), "every node must see the same shards under the same path")
     except OSError as error:

@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.urls import is_url
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.pixel_file import BYTES_LEFT_FREE, PixelSet, list_pixel_files, pixel_folder
+from dcgan_dist.data.shard_cache import cache_home, shard_folder
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.retention import newest_first
@@ -98,9 +100,9 @@ def pixels_to_come(config: TrainConfig) -> int:
     if not data.keep_pixels or data.loader == "stream":
         return 0
     with contextlib.suppress(UserError):
-        manifest = read_manifest(Path(data.shards))
+        manifest = read_manifest(data.shards)
         whose = (manifest.fingerprint, data.image_size, data.crop)
-        there = (one.pixels for one in list_pixel_files(pixel_folder(Path(data.shards), data.cache_dir)))
+        there = (one.pixels for one in list_pixel_files(pixel_folder(shard_folder(data, manifest), data.cache_dir)))
         if whose not in [(one.fingerprint, one.size, one.crop) for one in there if one]:
             named = PixelSet(
                 manifest.dataset, manifest.split, whose[0], manifest.samples, data.image_size, data.crop, ""
@@ -111,7 +113,8 @@ def pixels_to_come(config: TrainConfig) -> int:
 
 def _pixel_folder(config: TrainConfig) -> Path:
     """Where the pixels will be, or the nearest folder above it that is there."""
-    return _nearest(pixel_folder(Path(config.data.shards), config.data.cache_dir).absolute())
+    shards = cache_home() if is_url(config.data.shards) else Path(config.data.shards)
+    return _nearest(pixel_folder(shards, config.data.cache_dir).absolute())
 
 
 def _nearest(path: Path) -> Path:
@@ -132,7 +135,7 @@ def most_checkpoints(config: TrainConfig) -> int:
 def _images(config: TrainConfig) -> int:
     """Images that the run will take; 0 where they depend on shards that are not there."""
     with contextlib.suppress(UserError):
-        return config.train.total_images or round(config.train.epochs * read_manifest(Path(config.data.shards)).samples)
+        return config.train.total_images or round(config.train.epochs * read_manifest(config.data.shards).samples)
     return 0
 
 

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -76,7 +75,7 @@ def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
     checks = [check_all_reduce(world), *answers("decoding", lambda: check_decoding(config.data, world))]
     if world.any(failed(checks)):
         return checks
-    manifest = read_manifest(Path(config.data.shards))
+    manifest = read_manifest(config.data.shards)
     if len(set(world.gather_objects(manifest.samples))) > 1:
         return checks
     memory = answers("training", lambda: check_memory(config, manifest, world))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dcgan_dist.config import DataConfig, TrainConfig
-from dcgan_dist.data.loader import PixelSource, open_decoder
-from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.loader import PixelSource, open_decoder, open_shards
 from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.leaving import is_out_of_memory
@@ -71,8 +69,7 @@ def _finish(world: World) -> None:
 
 def check_decoding(data: DataConfig, world: World) -> Check:
     """Decodes some images as the run will; the first batch, in which DALI builds its pipeline, is not counted."""
-    folder = Path(data.shards)
-    shards = MappedShards(folder, read_manifest(folder))
+    shards = open_shards(data, read_manifest(data.shards), world)
     decode = open_decoder(data, shards, world, take_share_of_cores(world))
     together = min(DECODED_TOGETHER, len(shards))
     count = min(DECODED_IMAGES, len(shards)) // together * together
@@ -93,7 +90,7 @@ class Rehearsal:
         self._world = world
         self._state = initial_state(config, world, plan.precision)
         numbers = StepNumbers(config, plan.batches, world, plan.precision.weights)
-        images = step_images(_noise(config.data.image_size, world), plan.batches, world.device)
+        images = step_images(_noise(config.data.image_size, world), plan.batches, images_seen=0)
         self._inputs = StepInputs(images, numbers, Rates([], plan.total_images, 0.0), images_seen=0)
         self._update = open_update(config, self._state, plan.precision, self._inputs, plan.batches, world)
         self._global_batch = plan.batches.global_batch

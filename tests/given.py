@@ -46,7 +46,7 @@ def given_inputs(
 
 def batches_from(source: PixelSource, plan: BatchPlan, images_seen: int, device: torch.device) -> Iterator[Tensor]:
     """The batches of a run, one after the other, from a position on."""
-    images = step_images(source, plan, device)
+    images = step_images(source, plan, images_seen)
     while True:
         assert images.prepare(images_seen, 1) == 1
         yield images.at(torch.tensor(images_seen, device=device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from dcgan_dist.base.urls import is_url, problem_of_url
 from dcgan_dist.config import IMAGE_SIZES, TrainConfig
 
 
@@ -32,6 +33,10 @@ def problems_of(config: TrainConfig) -> list[str]:
         found.append(f"ema.warmup = {config.ema.warmup}: must be a share of the images seen, as 0.05, or 0")
     if config.ema.warmup and not config.ema.half_life_images:
         found.append(f"ema.warmup = {config.ema.warmup}: there is no average; set --ema.half_life_images")
+    if is_url(config.data.shards) and (problem := problem_of_url(config.data.shards)):
+        found.append(f"data.shards: the URL {problem}")
+    if config.data.cache_limit_gib is not None and not 0 < config.data.cache_limit_gib < math.inf:
+        found.append(f"data.cache_limit_gib = {config.data.cache_limit_gib}: must be a positive number or null")
     if not 0 < config.train.epochs <= 10**9:
         found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
     if config.checkpoint.keep_best and not config.evaluate.every_images:

@@ -16,7 +16,7 @@ from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
 from dcgan_dist.data.decode_pillow import decode
-from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.mapped_shards import EncodedImages
 from dcgan_dist.data.shard_format import ShardError
 
 GPU_DECODER = {
@@ -35,7 +35,7 @@ GPU_DECODER = {
 
 
 def decode_with_dali(
-    shards: MappedShards,
+    shards: EncodedImages,
     batches: Iterable[Sequence[int]],
     size: int,
     crop: Crop,
@@ -156,7 +156,7 @@ def to_torch(images: Any, copying: torch.cuda.Stream | None) -> Tensor:
 
 
 def _name_the_culprit(
-    shards: MappedShards, samples: Sequence[int], size: int, crop: Crop, device: torch.device, problem: str
+    shards: EncodedImages, samples: Sequence[int], size: int, crop: Crop, device: torch.device, problem: str
 ) -> ShardError:
     """Finds the image that made a batch fail, by decoding the batch's images one by one."""
     for sample in samples:
@@ -167,7 +167,7 @@ def _name_the_culprit(
     return ShardError(f"{first}, or one of the {len(samples)} after it: cannot be decoded ({problem[-200:]})")
 
 
-def _undecodable(shards: MappedShards, sample: int, size: int, crop: Crop) -> ShardError:
+def _undecodable(shards: EncodedImages, sample: int, size: int, crop: Crop) -> ShardError:
     """Returns an error that names an image DALI refuses, with Pillow's reason: DALI gives none."""
     reason = "DALI refuses what other decoders accept"
     try:

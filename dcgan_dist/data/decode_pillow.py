@@ -14,14 +14,14 @@ from torch import Tensor
 
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_and_resize
-from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.mapped_shards import EncodedImages
 from dcgan_dist.data.shard_format import ShardError
 
 BATCHES_AHEAD = 2
 
 
 def decode_with_pillow(
-    shards: MappedShards, batches: Iterable[Sequence[int]], size: int, crop: Crop, device: torch.device, threads: int
+    shards: EncodedImages, batches: Iterable[Sequence[int]], size: int, crop: Crop, device: torch.device, threads: int
 ) -> Iterator[Tensor]:
     """For each batch of sample numbers its images, uint8 [n, size, size, 3] on `device`, decoded ahead in threads.
 

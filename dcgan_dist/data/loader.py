@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,23 +16,30 @@ from typing import Literal
 
 import PIL.features
 import torch
+from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.urls import PATIENCE_SECONDS, is_url
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
+from dcgan_dist.data.fetched_shards import FetchedShards
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.pixel_cache import CachedPixels, KeptPixels, PixelSource, fill_cache
 from dcgan_dist.data.pixel_file import PixelSet, pixel_folder
 from dcgan_dist.data.sample_order import sample_ids, share
+from dcgan_dist.data.shard_cache import shard_folder
 from dcgan_dist.data.shard_format import Manifest, read_manifest
+from dcgan_dist.data.supply import Supply
 from dcgan_dist.distributed.workforce import free_host_memory
 from dcgan_dist.distributed.world import World
 
 log = logging.getLogger(__name__)
 
+Shards = MappedShards | FetchedShards
+FETCH_TIMEOUT_SECONDS = 3600.0  # ranks may have to wait for each other so long until the first step of a URL's images
 _BYTES_LEFT_FREE = 2 << 30  # for the networks and everything else
 
 
@@ -58,7 +65,7 @@ class BatchPlan:
         return sample_ids(self.seed, self.num_samples, images_seen + self.first, self.count).tolist()
 
 
-def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: int) -> PixelSource:
+def open_decoder(config: DataConfig, shards: Shards, world: World, cores: int) -> PixelSource:
     """The decoder the configuration asks for, on this rank's device.
 
     Raises UserError if DALI is asked for and absent, or images are too small for the crop.
@@ -66,7 +73,24 @@ def open_decoder(config: DataConfig, shards: MappedShards, world: World, cores: 
     _check_crop(config, shards.manifest)
     settings = {"size": config.image_size, "crop": config.crop, "device": world.device, "threads": cores}
     decode = decode_with_dali if decoder_name(config) == "dali" else decode_with_pillow
+    if isinstance(shards, FetchedShards):
+        return partial(_decode_arriving, shards, partial(decode, **settings))
     return partial(decode, shards, **settings)
+
+
+def _decode_arriving(
+    shards: FetchedShards, decode: Callable[..., Iterator[Tensor]], batches: Iterable[Sequence[int]]
+) -> Iterator[Tensor]:
+    """Begins at once to gather the batches' images, and decodes each when it is asked for and there."""
+    images = shards.arriving(batches)
+
+    def decoded() -> Iterator[Tensor]:
+        try:
+            yield from decode(images, images.batches())
+        finally:
+            images.close()
+
+    return decoded()
 
 
 def decoder_name(config: DataConfig) -> Literal["dali", "pillow"]:
@@ -91,7 +115,7 @@ def decoder_version(config: DataConfig, device: torch.device) -> str:
 
 def open_source(
     config: DataConfig,
-    shards: MappedShards,
+    shards: Shards,
     decode: PixelSource,
     world: World,
     advance: Advance,
@@ -141,7 +165,8 @@ def _kept_pixels(config: DataConfig, manifest: Manifest, world: World, advance: 
         config.crop,
         decoder,
     )
-    kept = KeptPixels(pixel_folder(Path(config.shards), config.cache_dir), pixels, world, advance)
+    folder = pixel_folder(shard_folder(config, manifest), config.cache_dir)
+    kept = KeptPixels(folder, pixels, world, advance)
     if world.is_main:
         kept.name_others()
     return kept
@@ -173,16 +198,45 @@ class Data:
     """An opened and checked shard folder."""
 
     manifest: Manifest
-    shards: MappedShards
+    shards: Shards
     decode: PixelSource
 
+    def supply(self, source: PixelSource, world: World) -> Supply:
+        """Says whether the images of `source`, the cache or this decoder, have arrived."""
+        arriving = self.shards if source is self.decode and isinstance(self.shards, FetchedShards) else None
+        return Supply(arriving, world)
 
-def open_data(config: DataConfig, world: World, cores: int) -> Data:
-    """The shards and their decoder. Raises UserError, on every rank, if one cannot use them."""
-    return world.together(_open_here, config, world, cores)
+
+def open_data(
+    config: DataConfig,
+    world: World,
+    cores: int,
+    patience_seconds: float = PATIENCE_SECONDS,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Data:
+    """The shards and their decoder. Raises UserError, on every rank, if one cannot use them.
+
+    A URL's server may be silent for `patience_seconds`; `while_waiting` is called meanwhile and may raise.
+    """
+
+    def open_here() -> Data:
+        manifest = read_manifest(config.shards)
+        shards = open_shards(config, manifest, world, patience_seconds, while_waiting)
+        return Data(manifest, shards, open_decoder(config, shards, world, cores))
+
+    return world.together(open_here)
 
 
-def _open_here(config: DataConfig, world: World, cores: int) -> Data:
-    manifest = read_manifest(Path(config.shards))
-    shards = MappedShards(Path(config.shards), manifest)
-    return Data(manifest, shards, open_decoder(config, shards, world, cores))
+def open_shards(
+    config: DataConfig,
+    manifest: Manifest,
+    world: World,
+    patience_seconds: float = PATIENCE_SECONDS,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Shards:
+    """The shards in their folder, or behind their URL; see `open_data`. Raises UserError, and OSError."""
+    if not is_url(config.shards):
+        return MappedShards(Path(config.shards), manifest)
+    if world.has_peers:
+        world.set_timeout(FETCH_TIMEOUT_SECONDS)
+    return FetchedShards(config, manifest, world.local_size, patience_seconds, while_waiting)

@@ -7,11 +7,30 @@ import mmap
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Protocol
 
 import numpy as np
 
 from dcgan_dist.data.shard_format import Manifest, Shard, ShardError, check_shard, check_sizes, index_name
 from dcgan_dist.data.shard_index import Sample, read_index
+
+
+class EncodedImages(Protocol):
+    """What a decoder reads: image files by the number of the sample."""
+
+    def jpeg(self, sample: int) -> np.ndarray:
+        """The bytes of an image file: uint8 [size]."""
+        ...
+
+    @property
+    def name(self) -> Callable[[int], str]:
+        """Where a sample lies, for a message."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where all lie."""
+        ...
 
 
 class MappedShards:
@@ -25,10 +44,7 @@ class MappedShards:
         check_sizes(folder, manifest)
         self.folder = folder
         self.manifest = manifest
-        # One row a sample: shard, offset, size. All that is kept of the indices, since they can list millions.
-        self._places = np.concatenate(
-            [_places(number, _samples(folder, shard)) for number, shard in enumerate(manifest.shards)]
-        )
+        self._places = read_places(folder, manifest)
         self._bytes = _map_all(folder, manifest)
 
     def __len__(self) -> int:
@@ -43,14 +59,30 @@ class MappedShards:
         """Where a sample lies, for a message: tar and key, which is looked up in the index."""
         number, offset, _ = self._places[sample]
         shard = self.manifest.shards[number]
-        key = next(found.key for found in _samples(self.folder, shard) if found.image_offset == offset)
-        return f"{self.folder / shard.file}, image {key}"
+        return f"{self.folder / shard.file}, image {sample_key(self.folder, shard, offset)}"
+
+    def open_tar(self, number: int) -> IO[bytes]:
+        """A tar for reading."""
+        return (self.folder / self.manifest.shards[number].file).open("rb")
 
     def verify(self, part: int, parts: int, before_each: Callable[[], None] = lambda: None) -> None:
         """Reads every `parts`-th shard in full and compares its checksum; ShardError names a damaged file."""
         for shard in self.manifest.shards[part::parts]:
             before_each()
             check_shard(self.folder, shard)
+
+
+def read_places(folder: Path, manifest: Manifest) -> np.ndarray:
+    """Where each sample lies: rows of shard, offset and size, int64 [samples, 3].
+
+    All that is kept of the indices, since they can list millions. Raises ShardError if one does not fit its tar.
+    """
+    return np.concatenate([_places(number, _samples(folder, shard)) for number, shard in enumerate(manifest.shards)])
+
+
+def sample_key(folder: Path, shard: Shard, offset: int) -> str:
+    """What the index calls the image at an offset of a tar."""
+    return next(sample.key for sample in _samples(folder, shard) if sample.image_offset == offset)
 
 
 def _samples(folder: Path, shard: Shard) -> list[Sample]:
@@ -77,10 +109,9 @@ def _places(shard: int, samples: list[Sample]) -> np.ndarray:
 def _map_all(folder: Path, manifest: Manifest) -> list[np.ndarray]:
     """Every tar as bytes. Each keeps a file open, and many systems allow 1,024 unless they are asked for more."""
     count = len(manifest.shards)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft + count, hard), hard))
+    hard = allow_open_files(count)
     try:
-        return [_mapped(folder / shard.file) for shard in manifest.shards]
+        return [map_file(folder / shard.file) for shard in manifest.shards]
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
@@ -90,6 +121,14 @@ def _map_all(folder: Path, manifest: Manifest) -> list[np.ndarray]:
         ) from None
 
 
-def _mapped(path: Path) -> np.ndarray:
+def allow_open_files(count: int) -> int:
+    """Lets this process have so many more files open, up to what the system allows: returns that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft + count, hard), hard))
+    return hard
+
+
+def map_file(path: Path) -> np.ndarray:
+    """A file's bytes, of which nothing is read before it is looked at: uint8 [size]."""
     with path.open("rb") as file:
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)

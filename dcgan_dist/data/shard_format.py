@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.files import write_text
+from dcgan_dist.base.urls import Remote, is_url
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -90,16 +91,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_text(folder / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The folder's manifest, checked for form and for being unedited; the shards are not looked at.
+def read_manifest(folder: Path | str) -> Manifest:
+    """The manifest of a folder or URL, checked for form and for being unedited; the shards are not looked at.
 
-    Raises ShardError with one line if it is missing, malformed, of another version or edited.
+    Raises ShardError with one line if it is missing, malformed, of another version or edited, and UserError if a URL
+    cannot be read.
     """
-    path = folder / MANIFEST_NAME
-    if not folder.is_dir():
+    path = f"{folder}/{MANIFEST_NAME}" if is_url(folder) else Path(folder) / MANIFEST_NAME
+    if not is_url(folder) and not Path(folder).is_dir():
         raise ShardError(f"{folder}: no such folder of shards; make it with: {_PREPARE}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes() if isinstance(path, Path) else _of_url(str(folder)))
     except FileNotFoundError:
         raise ShardError(
             f"{folder}: there is no {MANIFEST_NAME}, so this is no shard folder or its preparation is unfinished; "
@@ -120,6 +122,14 @@ def read_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         raise ShardError(f"{path}: {error}; prepare the folder again") from None
     return manifest
+
+
+def _of_url(url: str) -> bytes:
+    """A manifest behind a URL. Raises FileNotFoundError if there is none, and UserError."""
+    content = Remote(url).read(MANIFEST_NAME)
+    if content is None:
+        raise FileNotFoundError
+    return content
 
 
 def _manifest_from(content: dict[str, Any]) -> Manifest:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dcgan_dist.base.counter_random import stream_key
-from dcgan_dist.data.loader import BatchPlan, CachedPixels, PixelSource
+from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.data.pixel_cache import CachedPixels, PixelSource
 from dcgan_dist.data.sample_order import epoch_order, flips
 from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.gan.fast.blocks import image_kernels
@@ -31,11 +31,11 @@ class StepImages(Protocol):
         ...
 
 
-def step_images(source: PixelSource, plan: BatchPlan, device: torch.device) -> StepImages:
-    """Images out of the cache, if `source` is one, else as they are decoded."""
+def step_images(source: PixelSource, plan: BatchPlan, images_seen: int) -> StepImages:
+    """Images from this position on, out of the cache, if `source` is one, else as they are decoded."""
     if isinstance(source, CachedPixels):
         return CachedImages(source, plan)
-    return StreamedImages(source, plan, device)
+    return StreamedImages(source, plan, images_seen)
 
 
 class CachedImages:
@@ -76,16 +76,13 @@ class CachedImages:
 class StreamedImages:
     """Takes each batch from the decoder when it is due."""
 
-    def __init__(self, source: PixelSource, plan: BatchPlan, device: torch.device) -> None:
-        self._source, self._plan, self._device = source, plan, device
-        self._batches: Iterator[Tensor] | None = None
-        self._pixels = torch.empty(0)
+    def __init__(self, source: PixelSource, plan: BatchPlan, images_seen: int) -> None:
+        positions = itertools.count(images_seen, plan.global_batch)
+        self._batches = source(plan.ids(position) for position in positions)
+        self._plan, self._pixels = plan, torch.empty(0)
 
     def prepare(self, images_seen: int, steps: int) -> int:
-        """Waits for the next batch. The first call says where the run begins; it decodes on from there."""
-        if self._batches is None:
-            positions = itertools.count(images_seen, self._plan.global_batch)
-            self._batches = self._source(self._plan.ids(position) for position in positions)
+        """Waits for the next batch; they come in their order."""
         pixels = next(self._batches)
         if not len(self._pixels):  # a CUDA graph finds every batch in the same place
             self._pixels = torch.empty_like(pixels)

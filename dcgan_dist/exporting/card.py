@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dcgan_dist import __version__
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.grid import save_grid
-from dcgan_dist.data.shard_format import Manifest, ShardError, read_manifest
+from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.generating.latents import independent
 from dcgan_dist.metrics.scores import read_scores
 from dcgan_dist.run.trained import Trained
@@ -65,8 +66,8 @@ def _run_folder(trained: Trained) -> Path | None:
 def _manifest(trained: Trained) -> Manifest | None:
     """Returns the manifest of the training images, if they are still where the run had them."""
     try:
-        manifest = read_manifest(Path(trained.config.data.shards))
-    except ShardError:
+        manifest = read_manifest(trained.config.data.shards)
+    except UserError:
         return None
     return manifest if manifest.fingerprint == trained.saved.dataset_fingerprint else None
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.shard_format import Manifest, ShardError, index_name
+from dcgan_dist.data.loader import Shards
+from dcgan_dist.data.shard_format import ShardError, index_name
 from dcgan_dist.data.shard_index import read_index
 
 
-def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: int) -> Tensor:
+def attribute_labels(shards: Shards, attribute: str, count: int) -> Tensor:
     """Whether each of the first `count` images shows the attribute: bool [count].
 
     Raises UserError if the shards do not say, or there is no attribute of this name.
     """
-    labels = []
-    for sample in _first_annotations(folder, manifest, count):
+    labels, folder = [], shards.folder
+    for sample in _first_annotations(shards, count):
         attributes = sample.get("attributes") if isinstance(sample, dict) else None
         if not isinstance(attributes, dict) or not attributes:
             raise UserError(
@@ -36,9 +36,10 @@ def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: in
     return torch.tensor(labels)
 
 
-def _first_annotations(folder: Path, manifest: Manifest, count: int) -> Iterator[Any]:
-    for shard in manifest.shards:
-        with (folder / shard.file).open("rb") as file:
+def _first_annotations(shards: Shards, count: int) -> Iterator[Any]:
+    folder = shards.folder
+    for number, shard in enumerate(shards.manifest.shards):
+        with shards.open_tar(number) as file:
             for sample in read_index(folder / index_name(shard.file))[:count]:
                 file.seek(sample.annotation_offset)
                 try:

@@ -61,7 +61,7 @@ def groups_with_attribute(
 
 def _labels(data: Data, attribute: str, count: int, fitted: int) -> Tensor:
     """Which of the first images show it: bool [count], both kinds among those to fit and among those to check."""
-    shows = attribute_labels(data.shards.folder, data.manifest, attribute, count)
+    shows = attribute_labels(data.shards, attribute, count)
     for part in (shows[:fitted], shows[fitted:]):
         if part.all() or not part.any():
             raise UserError(f"--arithmetic {attribute}: too few images of {data.shards.folder} differ in it")

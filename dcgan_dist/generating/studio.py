@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.base.urls import is_url
 from dcgan_dist.base.waiting import progress_bar
 from dcgan_dist.data.loader import Data, open_data
 from dcgan_dist.distributed.workforce import CHUNK, Workforce
@@ -73,13 +74,13 @@ class Studio:
         portions = self.real(data, count, lambda pixels: discriminator_features(network, pixels), "looking")
         return torch.cat([portion.cpu() for portion in portions])
 
-    def training_images(self, shards: Path | None, cores: int) -> Data:
+    def training_images(self, shards: Path | str | None, cores: int) -> Data:
         """The shards that the checkpoint's configuration names, or `shards` in their place, checked in full.
 
         Raises UserError, on every rank, if they are not there or damaged.
         """
         config = self.trained.config
-        if shards is None and not Path(config.data.shards).is_dir():
+        if shards is None and not is_url(config.data.shards) and not Path(config.data.shards).is_dir():
             raise UserError(
                 f"{config.data.shards}: the images it was trained on are not there; say where: --shards DIR"
             )

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.base.waiting import progress_stages
-from dcgan_dist.data.loader import open_decoder
-from dcgan_dist.data.mapped_shards import MappedShards
+from dcgan_dist.data.loader import open_decoder, open_shards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
 from dcgan_dist.distributed.workforce import Workforce, keep_freed_memory, take_share_of_cores
@@ -35,7 +34,7 @@ class Request:
 
     checkpoint: Path
     ema: bool | None
-    shards: Path | None
+    shards: Path | str | None
     num_images: int | None
     seed: int
     metrics: tuple[Metric, ...] | None
@@ -100,12 +99,12 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
         shards=str(request.shards or trained.config.data.shards),
         decoder=request.decoder or trained.config.data.decoder,
     )
-    manifest = read_manifest(Path(data.shards))
+    manifest = read_manifest(data.shards)
     if workforce.world.is_main and manifest.fingerprint != trained.saved.dataset_fingerprint:
         print(f"note: the images in {data.shards} are not those of the training", file=sys.stderr)
     metrics = _metrics(request.metrics, weights)
     assert_installed(metrics)
-    shards = MappedShards(Path(data.shards), manifest)
+    shards = open_shards(data, manifest, workforce.world)
     shards.verify(workforce.world.local_rank, workforce.world.local_size)  # what is computed of them is kept
     return Evaluator(
         data=data,

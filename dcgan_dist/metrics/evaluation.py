@@ -16,6 +16,7 @@ from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.waiting import Stage
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.loader import PixelSource, decoder_name
+from dcgan_dist.data.shard_cache import shard_folder
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.metrics import inception, ms_ssim, sliced_wasserstein
@@ -191,4 +192,4 @@ class Evaluator:
 
     @cached_property
     def _cache(self) -> RealCache:
-        return RealCache(Path(self.data.shards), self.workforce.world)
+        return RealCache(shard_folder(self.data, self.manifest), self.workforce.world)

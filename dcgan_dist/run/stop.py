@@ -92,6 +92,11 @@ class StopRequest:
         if self.reason is not None:
             raise Interrupted(self.reason)
 
+    def raise_if_asked_before_the_first_step(self) -> None:
+        """The same where it may also be called later, when all ranks have to agree: then it does nothing."""
+        if self._steps == 0:
+            self.raise_if_asked()
+
     def _steps_a_second(self) -> int:
         """By those since the last check; at least one, at most what was given."""
         steps, seconds = self._steps - self._checked[0], time.monotonic() - self._checked[1]

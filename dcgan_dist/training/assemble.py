@@ -15,6 +15,7 @@ from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import Data, PixelSource, open_data, open_source
 from dcgan_dist.data.shard_format import ShardError
 from dcgan_dist.data.step_images import step_images
+from dcgan_dist.data.supply import Supply, SupplyLost
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.distributed.leaving import (
     is_lost_connection,
@@ -84,7 +85,8 @@ def _start(run: Run) -> int | None:
     """Trains from the newest checkpoint to the end. Returns the exit status, or None after a rollback."""
     config, world, keep = run.config, run.world, run.config.checkpoint
     assert_equal_on_all_ranks(world, {f"the settings of {name}": section for name, section in config.as_dict().items()})
-    data = open_data(config.data, world, cores=take_share_of_cores(world))
+    cores, patience = take_share_of_cores(world), config.run.hang_timeout_seconds
+    data = open_data(config.data, world, cores, patience, run.stop.raise_if_asked_before_the_first_step)
     checkpointer = Checkpointer(
         run.folder.checkpoints, keep.keep_last, keep.keep_every_images, world, (run.folder.metrics, run.folder.scores)
     )
@@ -161,8 +163,15 @@ def _open_and_train(
         Checkpoints(run, plan, checkpointer, journal, ids),
     )  # fmt: skip
     try:
-        reason = _train(run, plan, source, recorder, state, numbers, console)
+        images = step_images(source, plan.batches, state.images_seen)
+        optimizers = (state.generator_optimizer, state.discriminator_optimizer)
+        rates = Rates(optimizers, plan.total_images, config.optim.decay_last)
+        inputs = StepInputs(images, numbers, rates, state.images_seen)
+        reason = _train(run, plan, inputs, data.supply(source, world), recorder, state, console)
         return finish(run, recorder, state, reason)
+    except SupplyLost:
+        recorder.checkpoint(state, wait=True)
+        raise
     except Collapsed as collapse:
         checkpointer.wait()
         roll_back(run, recorder, collapse)
@@ -205,10 +214,10 @@ def _fill(run: Run, data: Data, tell: Callable[[str], None]) -> PixelSource:
 def _train(
     run: Run,
     plan: Plan,
-    source: PixelSource,
+    inputs: StepInputs,
+    supply: Supply,
     recorder: Recorder,
     state: TrainState,
-    numbers: StepNumbers,
     console: ConsoleTracker | None,
 ) -> str | None:
     """Draws the first grid and trains to the last step. Returns why it stopped early, or None."""
@@ -220,14 +229,11 @@ def _train(
     if config.train.on_collapse == "rollback" and checkpointer.newest_images_seen() is None:
         with run.stages.during("checkpoints"):
             recorder.checkpoint(state, wait=True)  # for a collapse that begins with the first step
-    images = step_images(source, plan.batches, world.device)
-    optimizers = (state.generator_optimizer, state.discriminator_optimizer)
-    rates = Rates(optimizers, plan.total_images, config.optim.decay_last)
-    inputs = StepInputs(images, numbers, rates, state.images_seen)
     training = Training(
         state=state,
         inputs=inputs,
         update=open_update(config, state, plan.precision, inputs, plan.batches, world),
+        supply=supply,
         recorder=recorder,
         cadence=Cadence.of(config),
         throughput=Throughput(world.device, world.size, run.stages),

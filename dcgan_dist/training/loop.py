@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.supply import Supply
 from dcgan_dist.distributed.heartbeat import Heartbeat
 from dcgan_dist.tracking.figures import StepProfile, Throughput
 from dcgan_dist.training.by_position import StepInputs
@@ -62,6 +63,7 @@ class Training:
     state: TrainState
     inputs: StepInputs
     update: Update
+    supply: Supply
     recorder: Recorder
     cadence: Cadence
     throughput: Throughput
@@ -92,6 +94,10 @@ def train(run: Run, plan: Plan, training: Training) -> str | None:
     while state.images_seen < plan.total_images:
         if run.stop.agreed(run.world):
             return run.stop.reason
+        if not training.supply.ready():
+            with throughput.waiting_for_data(), training.heartbeat.paused():
+                training.supply.wait()
+            continue
         steps = training.steps_in_a_row(plan)
         with throughput.waiting_for_data():
             steps = training.inputs.prepare(state.images_seen, steps)

@@ -100,7 +100,7 @@ def test_a_step_between_two_rows_never_waits_for_the_gpu(switches: dict[str, Any
     pixels = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=GPU)
     plan = BatchPlan(0, 16, 16, 0, 16, True)
     numbers = StepNumbers(config, plan, ALONE, torch.float32)
-    inputs = StepInputs(step_images(CachedPixels(pixels), plan, GPU), numbers, Rates([], 16, 0.0), 0)
+    inputs = StepInputs(step_images(CachedPixels(pixels), plan, 0), numbers, Rates([], 16, 0.0), 0)
     update = open_update(config, state, precision, inputs, plan, ALONE)
     inputs.prepare(0, 1)
     update()

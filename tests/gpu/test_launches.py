@@ -76,7 +76,7 @@ def count(monkeypatch: pytest.MonkeyPatch, **train: Any) -> Launches:
     plan = BatchPlan(0, 8, 4, 0, 4, True)
     cache = CachedPixels(torch.zeros(8, 64, 64, 3, dtype=torch.uint8, device=DEVICE))
     numbers = StepNumbers(config, plan, world, torch.float32)
-    inputs = StepInputs(step_images(cache, plan, DEVICE), numbers, Rates([], 8, 0.0), 0)
+    inputs = StepInputs(step_images(cache, plan, 0), numbers, Rates([], 8, 0.0), 0)
     update = open_update(config, state, precision, inputs, plan, world)
     eager = update.eager if isinstance(update, CapturedUpdate) else update
     for kind, method in ((JITFunction, "run"), (GridExecutor, "__call__")):

@@ -159,7 +159,7 @@ def test_the_distance_in_pixels_is_the_root_mean_square(studio: Studio, shards: 
 
 def test_attributes_are_those_of_the_annotation_file(studio: Studio, faces: Path, shards: Path) -> None:
     data = studio.training_images(shards, cores=1)
-    labels = attribute_labels(shards, data.manifest, "Smiling", 200)
+    labels = attribute_labels(data.shards, "Smiling", 200)
     lines = (faces / "list_attr_celeba.txt").read_text().splitlines()
     column = lines[1].split().index("Smiling")
     truth = {line.split()[0]: line.split()[1 + column] == "1" for line in lines[2:]}
@@ -170,7 +170,7 @@ def test_attributes_are_those_of_the_annotation_file(studio: Studio, faces: Path
 def test_an_unknown_attribute_is_named_with_the_nearest_one(studio: Studio, shards: Path) -> None:
     data = studio.training_images(shards, cores=1)
     with pytest.raises(UserError, match="did you mean Smiling"):
-        attribute_labels(shards, data.manifest, "smiling", 10)
+        attribute_labels(data.shards, "smiling", 10)
 
 
 # --- wrong usage ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""Training from, and preparing to, URLs: real servers on the loopback address that fail all the time."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import (
+    SMALL,
+    Finished,
+    assert_same_tensors,
+    checkpoints,
+    kill_tree,
+    load_checkpoint,
+    metric_rows,
+    read_status,
+    run_module,
+    run_train,
+    started,
+    train_command,
+    wait_until,
+)
+from tests.url_server import (
+    FAULTS,
+    BadServer,
+    folder_app,
+    put_into_bucket,
+    s3_app,
+    s3_environment,
+    serving,
+)
+
+HAS_S3 = all(importlib.util.find_spec(name) for name in ("moto", "boto3", "s3fs"))
+STEP, TOTAL = 22, 220
+SETTINGS = (
+    *SMALL,
+    *("--train.precision", "fp64"),
+    *("--data.global_batch_size", STEP),
+    *("--train.total_images", TOTAL),
+    *("--checkpoint.every_images", 66),
+    *("--sample.num_images", 10),
+)
+LIMIT_GIB = 0.0016  # of 2.8 MiB: two tars of four, and the indices
+
+
+@pytest.fixture(scope="module")
+def local_run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run from the local folder."""
+    folder = tmp_path_factory.mktemp("local") / "run"
+    assert run_train(2, *SETTINGS, "--data.shards", shards, "--run.dir", folder).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def server(shards: Path) -> Iterator[BadServer]:
+    """A plain server of the shards that spoils every second request for a tar."""
+    with serving(folder_app(shards.parent)) as server:
+        server.spoil = lambda number: FAULTS[number // 2 % len(FAULTS)] if number % 2 else ""
+        yield server
+
+
+def url_of(server: BadServer, shards: Path) -> str:
+    return f"http://127.0.0.1:{server.port}/{shards.name}"
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    left, right = (load_checkpoint(checkpoints(folder)[-1]) for folder in (one, other))
+    assert left["images_seen"] == right["images_seen"] == TOTAL
+    for part in ("generator", "discriminator", "ema", "optimizers"):
+        assert_same_tensors(left[part], right[part], part)
+
+
+class Watched:
+    """The most bytes that a folder has held, looked at all the time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.most = 0
+        self._folder, self._over = folder, threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.01):
+            sizes = []
+            for path in self._folder.rglob("*"):
+                try:
+                    sizes.append(path.stat().st_size)
+                except FileNotFoundError:
+                    continue
+            self.most = max(self.most, sum(sizes))
+
+    def stop(self) -> int:
+        self._over.set()
+        return self.most
+
+
+@pytest.mark.parametrize(
+    "kind", ["http", pytest.param("s3", marks=pytest.mark.skipif(not HAS_S3, reason="needs s3fs, moto and boto3"))]
+)
+def test_a_run_from_a_bad_server_killed_and_resumed_within_a_limit_ends_in_the_bits_of_the_local_one(
+    kind: str, local_run: Path, shards: Path, server: BadServer, tmp_path: Path
+) -> None:
+    with serving(s3_app() if kind == "s3" else folder_app(shards.parent)) as answering:
+        url = put_into_bucket(answering, shards, "photos") if kind == "s3" else url_of(answering, shards)
+        answering.spoil = server.spoil
+        env = s3_environment(answering)
+        run, cache = tmp_path / "run", tmp_path / "cache"
+        limits = ("--data.loader", "stream", "--data.cache_dir", cache, "--data.cache_limit_gib", LIMIT_GIB)
+        arguments = (*SETTINGS, *limits, "--data.shards", url, "--run.dir", run)
+        watched = Watched(cache)
+        with started(train_command(2, *arguments), env) as process:
+            wait_until(lambda: bool(checkpoints(run)), process)
+            kill_tree(process)
+        assert len(checkpoints(run)) < TOTAL // 66
+        resumed = run_train(2, *arguments, env=env)
+        assert resumed.returncode == 0, resumed
+        assert_same_run(run, local_run)
+        assert 1 << 20 < watched.stop() <= LIMIT_GIB * 2**30
+        assert_no_secrets(resumed, run, env)
+
+
+def assert_no_secrets(result: Finished, run: Path, env: dict[str, str]) -> None:
+    texts = [result.stdout, result.stderr]
+    texts += [
+        path.read_text(errors="replace") for path in run.rglob("*") if path.suffix in (".yaml", ".json", ".jsonl")
+    ]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert not any(env[name] in text for text in texts)
+
+
+def test_two_ranks_fetch_every_tar_once_and_a_second_run_none(
+    local_run: Path, shards: Path, server: BadServer, tmp_path: Path
+) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    result = run_train(2, *SETTINGS, "--data.shards", url_of(server, shards), "--run.dir", tmp_path / "run", env=env)
+    assert result.returncode == 0, result
+    assert_same_run(tmp_path / "run", local_run)
+    assert {name: count for name, count in server.requests.items() if ".tar" in name and "GET" in name} == {
+        f"GET {path.name}": 1 for path in shards.glob("*.tar")
+    }
+    (kept,) = (tmp_path / "cache").glob("dcgan_dist/shards-*")
+    for path in kept.glob("[!.]*.*"):
+        assert path.read_bytes() == (shards / path.name).read_bytes()
+    damaged = next(kept.glob("*.tar"))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    settings = ("--train.total_images", STEP, "--data.shards", url_of(server, shards), "--run.dir", tmp_path / "more")
+    assert run_train(1, *SETTINGS, *settings, env=env).returncode == 0
+    assert server.requests[f"GET {damaged.name}"] == 2
+    assert sum(count for name, count in server.requests.items() if "GET" in name and ".tar" in name) == 5
+
+
+def test_a_server_gone_for_good_leaves_a_line_and_a_checkpoint(shards: Path, server: BadServer, tmp_path: Path) -> None:
+    run, url = tmp_path / "run", url_of(server, shards)
+    limits = ("--data.loader", "stream", "--data.cache_dir", tmp_path, "--data.cache_limit_gib", LIMIT_GIB)
+    endless = ("--train.total_images", 10**6, "--checkpoint.every_images", 10**6, "--run.hang_timeout_seconds", 5)
+    arguments = (*SETTINGS, *limits, *endless, "--track.every_images", STEP, "--data.shards", url, "--run.dir", run)
+    with started(train_command(1, *arguments)) as process:
+        wait_until(lambda: len(metric_rows(run)) > 2, process)
+        server.stop()
+        _, errors = process.communicate(timeout=90)
+    assert process.returncode == 1, errors
+    lines = errors.splitlines()
+    assert sum("waiting for http" in line for line in lines) == 1
+    (told,) = [line for line in lines if line.startswith("error:")]
+    assert url in told and "no answer for" in told and "a checkpoint is kept" in told
+    status = read_status(run)
+    assert (status["status"], len(checkpoints(run))) == ("failed", 1)
+    assert load_checkpoint(checkpoints(run)[0])["images_seen"] == status["images_seen"] > 0
+
+
+def test_images_are_prepared_from_a_url_to_a_url_and_checked_there(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, out = faces / "img_align_celeba", tmp_path / "remote" / "photos"
+    options = ("--samples-per-shard", 100, "--workers", 1, "--no-decode-check")
+    here = run_module("data_prep.images", "--source", source, "--out", tmp_path / "local", *options)
+    there = run_module("data_prep.images", "--source", source.as_uri(), "--out", out.as_uri(), *options)
+    assert (here.returncode, there.returncode) == (0, 0), there
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "local").iterdir()
+    }
+    assert not any((tmp_path / "cache").rglob("*.tar"))
+    assert "all right, 256 images" in run_module("data_prep.verify", out.as_uri(), "--workers", 1).stdout
+    tar = sorted(out.glob("*.tar"))[1]
+    tar.write_bytes(tar.read_bytes()[:-512])
+    problems = run_module("data_prep.verify", out.as_uri(), "--workers", 1)
+    assert problems.returncode == 1 and f"{tar.as_uri()}: truncated" in problems.stdout, problems
+    again = run_module("data_prep.images", "--source", source.as_uri(), "--out", out.as_uri(), *options)
+    assert again.returncode == 2 and "there are 256 images in 3 shards already" in again.stderr
