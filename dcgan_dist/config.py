@@ -87,6 +87,10 @@ class ModelConfig:
     discriminator_input_norm: bool = True
     """Batch norm after the discriminator's first convolution; the paper leaves it out."""
 
+    classes: str = "none"
+    """What both networks are told of an image, from its annotations. none: nothing; attributes by name, as
+    Smiling,Eyeglasses; class: the class that data_prep.images stored, such as its folder. Grids have rows by class."""
+
 
 @dataclass(frozen=True)
 class OptimConfig:

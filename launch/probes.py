@@ -17,7 +17,6 @@ from dcgan_dist.data.shard_format import Manifest, read_manifest
 from dcgan_dist.distributed.leaving import is_out_of_memory
 from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
-from dcgan_dist.training.by_position import StepLatents
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
 from dcgan_dist.training.plan import Plan, settle
 from dcgan_dist.training.state import initial_state
@@ -90,9 +89,9 @@ class Rehearsal:
     def __init__(self, config: TrainConfig, plan: Plan, world: World) -> None:
         choose_kernels(config.train)
         self._world = world
-        self._state = initial_state(config, world, plan.precision)
+        self._state = initial_state(config, world, plan.precision, plan.num_classes)
         self._update = open_update(config, self._state, plan.precision, plan.batches, world)
-        self._latents = StepLatents(plan.batches, config.model.latent_size, world, plan.precision.weights)
+        self._latents = plan.latents(config, world)
         self._batches = endless_batches(_noise(config.data.image_size, world), plan.batches, images_seen=0)
         self._global_batch = plan.batches.global_batch
 

@@ -53,17 +53,22 @@ class GanStep:
     loss: Loss = BCE
     reuse_fakes: bool = False
     """The generator learns from the images that the discriminator has just learned from, and not from new ones."""
+    num_classes: int = 0
+    """So many of the last columns of the latents are conditions."""
 
     def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> StepMetrics:
         """Updates the discriminator with `first_latents`, then the generator with `second_latents`, or with the same.
 
-        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size].
+        pixels: uint8 [n, 3, size, size]; both latents: [n, latent_size + num_classes]. The conditions in both are those
+        of the real images: a generated image is to show what the real one at its place does.
         """
         real_images = to_signed_unit(pixels, self.precision.weights)
         with _stage("draw"), self.precision.autocast(), torch.set_grad_enabled(self.reuse_fakes):
             fake_images = self.generator(first_latents)
         with _stage("discriminator"):
-            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(real_images, fake_images.detach())
+            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(
+                real_images, fake_images.detach(), first_latents
+            )
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with _stage("generator"):
@@ -74,8 +79,8 @@ class GanStep:
             real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
         return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
-    def _update_discriminator(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, ...]:
-        real_logits, fake_logits = self._judge(real_images, fake_images)
+    def _update_discriminator(self, real_images: Tensor, fake_images: Tensor, latents: Tensor) -> tuple[Tensor, ...]:
+        real_logits, fake_logits = self._judge(real_images, fake_images, latents)
         loss = self.loss.discriminator(real_logits, fake_logits)
         lost = self._descend(loss, self.discriminator, self.discriminator_optimizer, self.discriminator_scaler)
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
@@ -84,14 +89,14 @@ class GanStep:
         with _frozen(self.discriminator), self.precision.autocast():
             images = fake_images if self.reuse_fakes else self.generator(latents)
             if self.loss.is_relative:
-                real_logits, fake_logits = self._judge(real_images, images)
+                real_logits, fake_logits = self._judge(real_images, images, latents)
             else:
-                real_logits = fake_logits = self._full(self.discriminator(images))
+                real_logits = fake_logits = self._full(self.discriminator(images, *self._conditions(latents)))
         loss = self.loss.generator(real_logits, fake_logits)
         lost = self._descend(loss, self.generator, self.generator_optimizer, self.generator_scaler)
         return loss.detach(), lost
 
-    def _judge(self, real_images: Tensor, fake_images: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, real_images: Tensor, fake_images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The discriminator's logits of real and generated images.
 
         Both go through it together, each half with batch statistics of its own: the same as one after the other, in
@@ -99,8 +104,12 @@ class GanStep:
         """
         both = torch.cat([real_images.to(fake_images.dtype), fake_images])
         with _statistics_of_parts(self.discriminator, 2), self.precision.autocast():
-            real_logits, fake_logits = self.discriminator(both).chunk(2)
+            real_logits, fake_logits = self.discriminator(both, *self._conditions(latents, latents)).chunk(2)
         return self._full(real_logits), self._full(fake_logits)
+
+    def _conditions(self, *latents: Tensor) -> tuple[Tensor, ...]:
+        """What the discriminator is told of images beside them: their conditions, or nothing."""
+        return (torch.cat(latents)[:, -self.num_classes :],) if self.num_classes else ()
 
     def _descend(
         self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.shard_format import Manifest, ShardError, index_name
-from dcgan_dist.data.shard_index import read_index
+from dcgan_dist.data.shard_format import Manifest
+from dcgan_dist.data.shard_index import read_annotations
 
 
 def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: int) -> Tensor:
@@ -22,7 +19,7 @@ def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: in
     Raises UserError if the shards do not say, or there is no attribute of this name.
     """
     labels = []
-    for sample in _first_annotations(folder, manifest, count):
+    for sample in read_annotations(folder, manifest, count):
         attributes = sample.get("attributes") if isinstance(sample, dict) else None
         if not isinstance(attributes, dict) or not attributes:
             raise UserError(
@@ -34,18 +31,3 @@ def attribute_labels(folder: Path, manifest: Manifest, attribute: str, count: in
             raise UserError(f"--arithmetic {attribute}: no such attribute; {hint}")
         labels.append(bool(attributes[attribute]))
     return torch.tensor(labels)
-
-
-def _first_annotations(folder: Path, manifest: Manifest, count: int) -> Iterator[Any]:
-    for shard in manifest.shards:
-        with (folder / shard.file).open("rb") as file:
-            for sample in read_index(folder / index_name(shard.file))[:count]:
-                file.seek(sample.annotation_offset)
-                try:
-                    yield json.loads(file.read(sample.annotation_size) or b"{}")
-                except ValueError:
-                    where = f"{folder / shard.file}: {sample.key}.json"
-                    raise ShardError(f"{where} is not JSON; see: python -m data_prep.verify {folder}") from None
-        count -= min(count, shard.samples)
-        if not count:
-            return

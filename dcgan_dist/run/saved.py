@@ -39,6 +39,8 @@ class Saved:
     watch: dict[str, Any] | None = None
     """What the watch on stability remembers."""
     torch_version: str | None = None
+    classes: dict[str, Any] | None = None
+    """The classes that the networks are told of, and which of them typical images show."""
 
     @classmethod
     def from_contents(cls, contents: Any) -> Saved:
@@ -79,6 +81,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "dataset_fingerprint": str,
     "tracker_ids": dict,
     "precision": (str, type(None)),
+    "classes": (dict, type(None)),
 }
 _COUNTS = {"images_seen": 0, "global_batch": 1}  # the least that each can be
 

@@ -52,12 +52,22 @@ class StepLatents:
     dtype: torch.dtype
     rollbacks: int = 0
     """After each the run goes on with others, or it would come to the same end."""
+    conditions: Tensor | None = None
+    """Those of all images, uint8 [images, classes] on the device, where the networks are told of classes."""
 
     def at(self, images_seen: int) -> tuple[Tensor, Tensor]:
-        """Returns the latents of the discriminator's and the generator's update, [count, size] each."""
+        """Returns the latents of the discriminator's and the generator's update, [count, size] each.
+
+        Behind both are the conditions of the step's images, if there are any: [count, size + classes].
+        """
         seed = stream_seed(self.plan.seed, "rollback", self.rollbacks) if self.rollbacks else self.plan.seed
         first, second = (
             normal(seed, stream, images_seen + self.plan.first, self.plan.count, self.size, self.world.device)
             for stream in ("discriminator latents", "generator latents")
         )
-        return first.to(self.dtype), second.to(self.dtype)
+        first, second = first.to(self.dtype), second.to(self.dtype)
+        if self.conditions is None:
+            return first, second
+        images = torch.tensor(self.plan.ids(images_seen)).to(self.world.device, non_blocking=True)
+        shown = self.conditions[images].to(self.dtype)
+        return torch.cat([first, shown], dim=1), torch.cat([second, shown], dim=1)

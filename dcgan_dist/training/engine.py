@@ -27,7 +27,7 @@ class Update(Protocol):
     """Takes one training step at each call."""
 
     def __call__(self, pixels: Tensor, first_latents: Tensor, second_latents: Tensor) -> None:
-        """Pixels uint8 [n, 3, size, size], and latents [n, latent_size] for each network's update."""
+        """Pixels uint8 [n, 3, size, size], and latents [n, latent_size + classes] for each network's update."""
         ...
 
     def close(self) -> None:
@@ -78,6 +78,7 @@ def _open_step(
         average_gradients=average_gradients,
         loss=LOSSES[train.loss],
         reuse_fakes=train.reuse_fakes,
+        num_classes=state.discriminator.num_classes,
     )
 
 

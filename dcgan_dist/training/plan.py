@@ -12,6 +12,7 @@ from torch import nn
 
 from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
+from dcgan_dist.data.classes import Classes, classes_of_shards
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.world import World
@@ -48,6 +49,24 @@ class Plan:
     batches: BatchPlan
     total_images: int
     precision: Precision
+    classes: Classes | None
+    """What all images show, if the networks are told of it."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the networks are told of."""
+        return len(self.classes.names) if self.classes else 0
+
+    @property
+    def typical(self) -> Classes | None:
+        """The classes of a few images, enough to draw as the data are."""
+        return self.classes.typical(self.batches.seed) if self.classes else None
+
+    def latents(self, config: TrainConfig, world: World, rollbacks: int = 0) -> StepLatents:
+        """What each step gives to the networks besides images."""
+        conditions = self.classes.rows.to(world.device) if self.classes else None
+        size, dtype = config.model.latent_size, self.precision.weights
+        return StepLatents(self.batches, size, world, dtype, rollbacks, conditions)
 
 
 def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: World) -> Plan:
@@ -61,7 +80,20 @@ def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: 
     if saved:
         check_precision(config, precision.name, saved)
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
-    return Plan(manifest, saved, batches, total_images, precision)
+    classes = classes_of_shards(config.data.shards, manifest, config.model.classes, world)
+    if saved and classes:
+        world.together(_check_classes, saved, classes)
+    return Plan(manifest, saved, batches, total_images, precision, classes)
+
+
+def _check_classes(saved: Saved, classes: Classes) -> None:
+    """Raises UserError if a checkpoint of other data means other classes by the same columns."""
+    names = saved.classes["names"] if saved.classes else []
+    if list(names) != list(classes.names):
+        raise UserError(
+            f"the classes of these images are {', '.join(classes.names)}, those of the checkpoint {', '.join(names)}; "
+            "choose another --run.dir"
+        )
 
 
 def _agree_on_precision(train: TrainSection, world: World) -> Any:
@@ -77,7 +109,7 @@ def restore(config: TrainConfig, plan: Plan, world: World) -> TrainState:
 
     Raises UserError, on every rank, if the checkpoint holds something else than these networks and optimizers.
     """
-    state = initial_state(config, world, plan.precision)
+    state = initial_state(config, world, plan.precision, plan.num_classes)
     if plan.saved:
         world.together(_load, state, plan.saved, world)
     return state
@@ -128,6 +160,8 @@ def announce(run: Run, plan: Plan, images_seen: int) -> None:
         plan.batches.global_batch,
         plan.total_images,
     )
+    if plan.classes:
+        log.info("from top to bottom the rows of a grid show: %s", ", ".join(plan.classes.on_a_grid()[0]))
     if images_seen:
         log.info("%d images were seen before", images_seen)
 

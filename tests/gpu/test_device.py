@@ -115,18 +115,20 @@ def test_a_grid_is_copied_off_the_gpu_and_measured_while_the_gpu_is_busy() -> No
     assert float(measured) == pytest.approx(float(spread(expected)), rel=1e-6)
 
 
-def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
+def trained(engine: str, precision: PrecisionName, steps: int, num_classes: int = 0) -> TrainState:
     """The state after some steps on one GPU."""
     section = TrainSection(precision=precision, engine=engine)  # type: ignore[arg-type]
     config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=16), train=section)
     arithmetic = Precision(precision, GPU)
     torch.backends.cudnn.deterministic = True
-    state = initial_state(config, ALONE, arithmetic)
+    state = initial_state(config, ALONE, arithmetic, num_classes)
     update = open_update(config, state, arithmetic, BatchPlan(0, 16, 16, 0, 16, False), ALONE)
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2).to(GPU)
-        latents = torch.randn(2, 16, 100, generator=random).to(GPU, arithmetic.weights)
+        latents = torch.randn(2, 16, 100, generator=random)
+        shown = torch.randint(0, 2, (16, num_classes), generator=random).expand(2, -1, -1)
+        latents = torch.cat([latents, shown], dim=2).to(GPU, arithmetic.weights)
         update(pixels, latents[0], latents[1])
     assert isinstance(update, CapturedUpdate) == (engine == "graph")
     if isinstance(update, CapturedUpdate):
@@ -135,11 +137,13 @@ def trained(engine: str, precision: PrecisionName, steps: int) -> TrainState:
     return state
 
 
+@pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("bf16", 0.0), ("fp16", 0.0)])
 def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
-    precision: PrecisionName, tolerance: float
+    precision: PrecisionName, tolerance: float, num_classes: int
 ) -> None:
-    eager, captured = (trained(engine, precision, STEPS_BEFORE_CAPTURE + 9) for engine in ("ddp", "graph"))
+    steps = STEPS_BEFORE_CAPTURE + 9
+    eager, captured = (trained(engine, precision, steps, num_classes) for engine in ("ddp", "graph"))
     for network in ("generator", "discriminator", "average"):
         one, other = getattr(eager, network).state_dict(), getattr(captured, network).state_dict()
         for key, value in one.items():

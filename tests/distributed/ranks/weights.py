@@ -33,12 +33,12 @@ def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: obje
 
 
 def trained(
-    world: World, global_batch: int, steps: int, config: TrainConfig | None = None
+    world: World, global_batch: int, steps: int, config: TrainConfig | None = None, num_classes: int = 0
 ) -> tuple[TrainState, list[dict[str, float]]]:
     """A few steps on this world's ranks, and the figures of each step."""
     config = config or tiny_config()
     precision = Precision(config.train.precision, CPU)  # type: ignore[arg-type]
-    state = initial_state(config, world, precision)
+    state = initial_state(config, world, precision, num_classes)
     first, count = share(global_batch, world.rank, world.size)
     update = open_update(config, state, precision, BatchPlan(0, 1, global_batch, first, count, False), world)
     size = config.data.image_size
@@ -47,6 +47,8 @@ def trained(
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
         latents = torch.randn(2, global_batch, 8, generator=random, dtype=torch.float64).to(precision.weights)
+        shown = torch.randint(0, 2, (global_batch, num_classes), generator=random).expand(2, -1, -1)
+        latents = torch.cat([latents, shown.to(latents)], dim=2)
         mine = slice(first, first + count)
         update(pixels[mine], latents[0, mine], latents[1, mine])
         figures.append(state.window.take_means(world))
@@ -129,6 +131,13 @@ def every_loss_trains_as_on_one_rank(world: World) -> None:
         config = tiny_config("fp64", loss=loss)
         (state, _), (expected, _) = (trained(each, 3 * world.size, 3, config) for each in (world, ALONE))
         assert_same_weights(expected, state, 1e-8, f"{loss} on {world.size} ranks")
+
+
+def networks_told_of_classes_train_as_on_one_rank(world: World) -> None:
+    for engine, loss in (("ddp", "bce"), ("graph", "bce"), ("graph", "relativistic")):
+        config = tiny_config("fp64", engine=engine, loss=loss)
+        (state, _), (expected, _) = (trained(each, 3 * world.size + 1, 3, config, 2) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{engine} and {loss} on {world.size} ranks")
 
 
 def gradients_are_averaged_over_ranks(world: World) -> None:

@@ -307,7 +307,7 @@ def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> N
     pair = Pair(Precision("fp32", CPU))
     pixels, first, second = batch(torch.float32)
     fakes = pair.generator(first).detach()
-    pair.step._update_discriminator(to_signed_unit(pixels, torch.float32), fakes)
+    pair.step._update_discriminator(to_signed_unit(pixels, torch.float32), fakes, first)
     before = [parameter.grad.clone() for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     pair.step._update_generator(second, fakes, to_signed_unit(pixels, torch.float32))
     after = [parameter.grad for parameter in pair.discriminator.parameters() if parameter.grad is not None]
@@ -351,7 +351,7 @@ def test_loss_weight_scales_the_gradients_and_not_the_figures() -> None:
     pixels, first, _ = batch(torch.float64)
     images = to_signed_unit(pixels, torch.float64)
     fakes = plain.generator(first).detach()
-    losses = [pair.step._update_discriminator(images, fakes)[0] for pair in (plain, weighted)]
+    losses = [pair.step._update_discriminator(images, fakes, fakes)[0] for pair in (plain, weighted)]
     assert losses[0] == losses[1]
     for one, other in zip(plain.discriminator.parameters(), weighted.discriminator.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
