@@ -59,13 +59,13 @@ class Classes:
         """The same classes with the conditions of the first images of a run, few enough for a checkpoint."""
         return self.of(sample_ids(seed, len(self.rows), 0, min(TYPICAL_IMAGES, len(self.rows))).tolist())
 
-    def beside(self, latents: Tensor, first: int) -> Tensor:
-        """Latents at position `first` and on, [n, size], with conditions behind: [n, size + classes], on their device.
+    def rows_in_turn(self, first: int, count: int) -> Tensor:
+        """Conditions from position `first` on, of one image after the other and again: uint8 [count, classes]."""
+        return self.rows[torch.arange(first, first + count) % len(self.rows)]
 
-        The conditions are those of the images in turn, again from the first image on where they end.
-        """
-        images = torch.arange(first, first + len(latents)) % len(self.rows)
-        return torch.cat([latents, self.rows[images].to(latents)], dim=1)
+    def beside(self, latents: Tensor, first: int) -> Tensor:
+        """Latents from position `first` on, [n, size], with `rows_in_turn` behind them: [n, size + classes]."""
+        return torch.cat([latents, self.rows_in_turn(first, len(latents)).to(latents)], dim=1)
 
     def on_a_grid(self) -> tuple[list[str], Tensor]:
         """What the rows of a grid show, in words and as conditions [rows, classes]: each class by itself.
@@ -93,6 +93,12 @@ class Classes:
                 raise UserError(f"--class {text}: {name} can be 1 or 0, as in --class {self.names[0]}=1")
             found[self.names.index(name)] = int(value or 1)
         return found
+
+    def assert_named(self, names: list[str], advice: str) -> None:
+        """Raises UserError if the classes of a checkpoint, `names`, are others than these."""
+        if list(self.names) != names:
+            ours, theirs = (", ".join(some) or "none" for some in (self.names, names))
+            raise UserError(f"the classes of these images are {ours}, those of the checkpoint {theirs}; {advice}")
 
     def _assert_known(self, name: str, text: str) -> None:
         if name not in self.names:

@@ -39,6 +39,12 @@ class Trained:
         """The classes that the networks are told of, and what typical images show of them."""
         return Classes.from_dict(self.saved.classes) if self.saved.classes else None
 
+    def wanted(self, text: str) -> Tensor:
+        """What `--class` asks for: see `Classes.wanted`. Raises UserError if it cannot be had."""
+        if self.classes is None:
+            raise UserError(f"--class {text}: {self.path} was trained without model.classes; leave it out")
+        return self.classes.wanted(text)
+
     @torch.inference_mode()
     def draw(self, latents: Tensor) -> Tensor:
         """Latents [n, latent_size + classes] become images, uint8 [n, 3, image_size, image_size], each by itself."""

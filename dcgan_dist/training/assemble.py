@@ -143,7 +143,7 @@ def _open_and_train(
     journal.started(state.images_seen, world.size, world.device.type)
     with run.stages.during("decode"):
         source = _fill(run, data)
-    scoring = open_scores(config, plan.manifest, source, run.folder.scores, state.images_seen, world)
+    scoring = open_scores(config, plan, source, run.folder.scores, state.images_seen, world)
     seed, latent_size = config.run.seed, config.model.latent_size
     statistics = AverageStatistics(seed, latent_size, world, plan.typical)
     sampler = FixedLatentSampler(

@@ -82,18 +82,9 @@ def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: 
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
     classes = classes_of_shards(config.data.shards, manifest, config.model.classes, world)
     if saved and classes:
-        world.together(_check_classes, saved, classes)
+        names = saved.classes["names"] if saved.classes else []
+        world.together(classes.assert_named, names, "choose another --run.dir")
     return Plan(manifest, saved, batches, total_images, precision, classes)
-
-
-def _check_classes(saved: Saved, classes: Classes) -> None:
-    """Raises UserError if a checkpoint of other data means other classes by the same columns."""
-    names = saved.classes["names"] if saved.classes else []
-    if list(names) != list(classes.names):
-        raise UserError(
-            f"the classes of these images are {', '.join(classes.names)}, those of the checkpoint {', '.join(names)}; "
-            "choose another --run.dir"
-        )
 
 
 def _agree_on_precision(train: TrainSection, world: World) -> Any:
