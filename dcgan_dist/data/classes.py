@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ NO_CLASSES, STORED_CLASS = "none", "class"
 
 MOST_CLASSES = 1000
 TYPICAL_IMAGES = 1024
+MOST_LISTED = 40
 ANY = -1
 
 
@@ -97,7 +98,7 @@ class Classes:
     def assert_named(self, names: list[str], advice: str) -> None:
         """Raises UserError if the classes of a checkpoint, `names`, are others than these."""
         if list(self.names) != names:
-            ours, theirs = (", ".join(some) or "none" for some in (self.names, names))
+            ours, theirs = (listed(some) or "none" for some in (self.names, names))
             raise UserError(f"the classes of these images are {ours}, those of the checkpoint {theirs}; {advice}")
 
     def _assert_known(self, name: str, text: str) -> None:
@@ -117,7 +118,12 @@ class Classes:
 def no_such(name: str, names: tuple[str, ...], kind: str) -> str:
     """The end of a message about a name that is none of `names`: what is near, and what there is."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"there is no {kind} {name!r}; {f'did you mean {near[0]}? ' if near else ''}there are {', '.join(names)}"
+    return f"there is no {kind} {name!r}; {f'did you mean {near[0]}? ' if near else ''}there are {listed(names)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: all of CelebA's, and of many more the first."""
+    return ", ".join(map(str, names[:MOST_LISTED])) + (", ..." if len(names) > MOST_LISTED else "")
 
 
 def classes_of_shards(shards: str, manifest: Manifest, setting: str, world: World) -> Classes | None:

@@ -90,4 +90,6 @@ def _is_sound(name: str, value: Any) -> bool:
     """Whether a part is of the kind that we write. Weights and moments are looked at when they are loaded."""
     if name in _COUNTS:
         return isinstance(value, int) and not isinstance(value, bool) and value >= _COUNTS[name]
+    if name == "classes" and isinstance(value, dict):
+        return isinstance(value.get("names"), list)
     return isinstance(value, _KINDS.get(name, object))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
+from dcgan_dist.base.grid import columns_of
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.classes import Classes, classes_of_shards
 from dcgan_dist.data.loader import BatchPlan
@@ -152,7 +153,9 @@ def announce(run: Run, plan: Plan, images_seen: int) -> None:
         plan.total_images,
     )
     if plan.classes:
-        log.info("from top to bottom the rows of a grid show: %s", ", ".join(plan.classes.on_a_grid()[0]))
+        images = run.config.sample.num_images
+        rows = math.ceil(images / columns_of(images))
+        log.info("from top to bottom the rows of a grid show: %s", ", ".join(plan.classes.on_a_grid()[0][:rows]))
     if images_seen:
         log.info("%d images were seen before", images_seen)
 
