@@ -93,8 +93,7 @@ def checkpoint_bytes(config: TrainConfig) -> int:
     channels = [base * 2**power for power in range(doublings + 1)]
     between = sum(16 * narrow * wide for narrow, wide in itertools.pairwise(channels))
     latent_size, classes = config.model.latent_size, _classes(config)
-    latents = 16 * channels[-1] * latent_size * (2 if classes else 1) + classes * latent_size
-    generator = latents + between + 48 * base
+    generator = 16 * (latent_size + classes) * channels[-1] + between + 48 * base
     discriminator = 48 * base + between + 16 * channels[-1] * (1 + classes)
     copies_of_generator = 4 if config.ema.half_life_images else 3
     return (copies_of_generator * generator + 3 * discriminator) * (8 if config.train.precision == "fp64" else 4)

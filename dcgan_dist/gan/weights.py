@@ -10,7 +10,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 def initialize(network: nn.Module, random: torch.Generator) -> None:
     """Draws weights as Radford et al. (2016, section 4) do: convolutions from N(0, 0.02), batch norm from N(1, 0.02).
 
-    The embeddings of classes, of which the paper has none, are from N(0, 1) as latents are.
     All numbers come from `random`, in the order of the layers, so the same seed gives the same network everywhere.
     """
     for layer in network.modules():
@@ -19,8 +18,6 @@ def initialize(network: nn.Module, random: torch.Generator) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02, generator=random)
             nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, 1.0, generator=random)
 
 
 @torch.no_grad()
