@@ -8,9 +8,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-CONDITION_SCALE = 4.0
-"""How much a condition weighs beside a number of the latent."""
-
 
 class Generator(nn.Module):
     """DCGAN's generator (Radford et al. 2016, figure 1), for any image size that is a power of two from 32.
@@ -20,12 +17,12 @@ class Generator(nn.Module):
 
     With `num_classes` the latents are [n, latent_size + num_classes]: the last columns are conditions, 1 where an image
     is to show a class and else 0. Each class has maps of its own in the first layer (Mirza and Osindero 2014, equation
-    2), which are added to those of the latent.
+    2), which are added to those of the latent. They begin as small as those of a single number: if they were as strong
+    as the whole latent, the images of a class would become alike.
     """
 
     def __init__(self, image_size: int, latent_size: int, base_channels: int, num_classes: int = 0) -> None:
         super().__init__()
-        self.latent_size, self.num_classes = latent_size, num_classes
         doublings = int(math.log2(image_size)) - 3  # from 4 pixels to half the image size
         channels = [base_channels * 2**power for power in range(doublings, -1, -1)]
         self.project = nn.Sequential(
@@ -42,9 +39,6 @@ class Generator(nn.Module):
         """Draws an image from each latent; `conditions` [n, num_classes] may be given by themselves."""
         if conditions is not None:
             latents = torch.cat([latents, conditions], dim=1)
-        if self.num_classes:
-            shown = latents[:, self.latent_size :] * CONDITION_SCALE
-            latents = torch.cat([latents[:, : self.latent_size], shown], dim=1)
         maps = self.project(latents[:, :, None, None])  # [n, channels, 4, 4]
         maps = self.upsample(maps)  # [n, base_channels, image_size / 2, image_size / 2]
         return self.to_image(maps)
