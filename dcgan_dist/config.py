@@ -108,6 +108,10 @@ class ModelConfig:
     """Divide the weight of each of the discriminator's convolutions by its largest singular value (Miyato et al. 2018).
     Batch norm, which stays, undoes this for the convolutions before it."""
 
+    classes: str = "none"
+    """What both networks are told of an image, from its annotations. none: nothing; attributes by name, as
+    Smiling,Eyeglasses; class: the class that data_prep.images stored, such as its folder. Grids have rows by class."""
+
 
 @dataclass(frozen=True)
 class OptimConfig:

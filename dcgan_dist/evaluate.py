@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcgan_dist.base.errors import end_with_launcher
-from dcgan_dist.command_line.arguments import add_checkpoint, add_seed, parse_once, whole_number
+from dcgan_dist.command_line.arguments import add_checkpoint, add_class, add_seed, parse_once, whole_number
 from dcgan_dist.distributed.leaving import exit_as_rank
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="images on either side; default: 8192, or half of the real ones if that is less",
     )
     add_seed(parser)
+    add_class(parser, "which is scored by itself: generated images that are to show it against real ones that do")
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -87,6 +88,7 @@ def _request(arguments: argparse.Namespace, kind: type[Request]) -> Request:
         shards=arguments.shards,
         num_images=arguments.num_images,
         seed=arguments.seed,
+        shown=arguments.shown,
         metrics=tuple(dict.fromkeys(arguments.metrics)) if arguments.metrics else None,
         weights=arguments.inception_weights,
         accept_weights=arguments.accept_weights,

@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 
 from dcgan_dist.base.errors import UserError, end_with_launcher
-from dcgan_dist.command_line.arguments import add_checkpoint, add_seed, parse_once, whole_number
+from dcgan_dist.command_line.arguments import add_checkpoint, add_class, add_seed, parse_once, whole_number
 from dcgan_dist.distributed.leaving import exit_as_rank
 
 MOST_IMAGES_ON_A_GRID = 10_000
@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   python -m dcgan_dist.generate --checkpoint runs/demo --interpolate --out walk.gif
   python -m dcgan_dist.generate --checkpoint runs/demo --arithmetic Smiling --out smiling.png
   python -m dcgan_dist.generate --checkpoint runs/demo --arithmetic-indices "3,8,20 - 1,4,9 + 5,6,7" --out sum.png
-  python -m dcgan_dist.generate --checkpoint runs/demo --neighbours --out neighbours.png"""
+  python -m dcgan_dist.generate --checkpoint runs/demo --neighbours --out neighbours.png
+  python -m dcgan_dist.generate --checkpoint runs/classes --class Smiling=1,Male=0 --out smiling_women.png"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="draw latents from a normal distribution cut off at -T and T: the smaller, the more alike and the more "
         "typical the images; default: not cut off",
     )
+    add_class(parser, "which all images are to show (attributes that are not named: as training images do)")
     _add_kinds(parser)
     return parser
 

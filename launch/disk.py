@@ -144,7 +144,13 @@ def checkpoint_bytes(config: TrainConfig) -> int:
     base, doublings = config.model.base_channels, int(math.log2(config.data.image_size)) - 3
     channels = [base * 2**power for power in range(doublings + 1)]
     between = sum(16 * narrow * wide for narrow, wide in itertools.pairwise(channels))
-    generator = 16 * config.model.latent_size * channels[-1] + between + 48 * base
-    discriminator = 48 * base + between + 16 * channels[-1]
+    latent_size, classes = config.model.latent_size, _classes(config)
+    generator = 16 * (latent_size + classes) * channels[-1] + between + 48 * base
+    discriminator = 48 * base + between + 16 * channels[-1] * (1 + classes)
     copies_of_generator = 4 if config.ema.half_life_images else 3
     return (copies_of_generator * generator + 3 * discriminator) * (8 if config.train.precision == "fp64" else 4)
+
+
+def _classes(config: TrainConfig) -> int:
+    """Classes that the networks are told of; those stored with the images count as one, since few weigh little."""
+    return 0 if config.model.classes == "none" else len(config.model.classes.split(","))

@@ -16,7 +16,7 @@ from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.leaving import is_out_of_memory
 from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
-from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
+from dcgan_dist.training.by_position import Rates, StepInputs
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
 from dcgan_dist.training.plan import Plan, settle
 from dcgan_dist.training.state import initial_state
@@ -88,8 +88,8 @@ class Rehearsal:
     def __init__(self, config: TrainConfig, plan: Plan, world: World) -> None:
         choose_kernels(config.train)
         self._world = world
-        self._state = initial_state(config, world, plan.precision)
-        numbers = StepNumbers(config, plan.batches, world, plan.precision.weights)
+        self._state = initial_state(config, world, plan.precision, plan.num_classes)
+        numbers = plan.numbers(config, world)
         images = step_images(_noise(config.data.image_size, world), plan.batches, images_seen=0)
         self._inputs = StepInputs(images, numbers, Rates([], plan.total_images, 0.0), images_seen=0)
         self._update = open_update(config, self._state, plan.precision, self._inputs, plan.batches, world)

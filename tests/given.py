@@ -37,11 +37,26 @@ class GivenImages:
 
 
 def given_inputs(
-    config: TrainConfig, plan: BatchPlan, world: World, dtype: torch.dtype, images_seen: int = 0
+    config: TrainConfig,
+    plan: BatchPlan,
+    world: World,
+    dtype: torch.dtype,
+    images_seen: int = 0,
+    shown: Tensor | None = None,
 ) -> tuple[GivenImages, StepInputs]:
-    """Inputs of steps whose images a test chooses; all else follows from the position."""
+    """Inputs of steps whose images a test chooses; all else follows from the position.
+
+    With `shown`, the conditions of all images, steps have to be prepared.
+    """
+    numbers = StepNumbers(config, plan, world, dtype, conditions=None if shown is None else shown.to(world.device))
     images = GivenImages()
-    return images, StepInputs(images, StepNumbers(config, plan, world, dtype), Rates([], 1, 0.0), images_seen)
+    return images, StepInputs(images, numbers, Rates([], 1, 0.0), images_seen)
+
+
+def random_classes(images: int, num_classes: int) -> Tensor | None:
+    """Which of so many classes each image shows, uint8 [images, num_classes]; None without classes."""
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(0, 2, (images, num_classes), generator=random, dtype=torch.uint8) if num_classes else None
 
 
 def batches_from(source: PixelSource, plan: BatchPlan, images_seen: int, device: torch.device) -> Iterator[Tensor]:

@@ -14,13 +14,18 @@ from dcgan_dist.base.files import atomic_write
 BORDER = 2  # white pixels around each image of a grid
 
 
+def columns_of(count: int) -> int:
+    """Images in a row of a grid of `count` that is about as wide as it is high."""
+    return math.ceil(math.sqrt(count))
+
+
 def lay_out(pixels: Tensor, columns: int | None = None) -> Tensor:
     """Images, uint8 [n, 3, height, width], side by side on white, row by row: uint8 [3, all rows, all columns].
 
     torchvision's make_grid does the same, but importing torchvision takes as long as importing torch.
     """
     count, _, height, width = pixels.shape
-    columns = min(count, columns or math.ceil(math.sqrt(count)))
+    columns = min(count, columns or columns_of(count))
     rows = math.ceil(count / columns)
     cells = pixels.new_full((rows * columns, 3, height + BORDER, width + BORDER), 255)
     cells[:count, :, BORDER:, BORDER:] = pixels

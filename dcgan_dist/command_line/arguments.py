@@ -37,6 +37,17 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_class(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--class`, which is `arguments.shown`; None if it is not given."""
+    parser.add_argument(
+        "--class",
+        dest="shown",
+        metavar="CLASS",
+        help=f"the name of a class, or attributes as Smiling=1,Male=0, {what}; for networks that were trained with "
+        "model.classes",
+    )
+
+
 def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
     """The type of an option that takes a whole number of this range."""
     wanted = f"a whole number of at least {at_least}" + (f" and at most {at_most}" if at_most is not None else "")

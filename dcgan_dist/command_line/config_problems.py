@@ -39,6 +39,12 @@ def problems_of(config: TrainConfig) -> list[str]:
         found.append(f"data.cache_limit_gib = {config.data.cache_limit_gib}: must be a positive number or null")
     if not 0 < config.train.epochs <= 10**9:
         found.append(f"train.epochs = {config.train.epochs}: must be a positive number, and at most a thousand million")
+    names = [name.strip() for name in config.model.classes.split(",")]
+    if not all(names) or len(set(names)) < len(names) or (len(names) > 1 and {"none", "class"} & set(names)):
+        found.append(
+            f"model.classes = {config.model.classes}: must be none, class, or different names of attributes between "
+            "commas"
+        )
     if config.checkpoint.keep_best and not config.evaluate.every_images:
         found.append("checkpoint.keep_best = True: needs scores; set --evaluate.every_images")
     if config.run.time_limit_minutes is not None and not 0 < config.run.time_limit_minutes < math.inf:

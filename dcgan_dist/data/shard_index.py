@@ -10,12 +10,14 @@ The first line counts the lines that follow, one a sample: for each member exten
 
 from __future__ import annotations
 
+import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
-from dcgan_dist.data.shard_format import ShardError
+from dcgan_dist.data.shard_format import Manifest, ShardError, index_name
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")
 
@@ -77,6 +79,29 @@ def read_index(path: Path) -> list[Sample]:
             expected = "jpg OFFSET SIZE KEY.jpg json OFFSET SIZE KEY.json"
             raise ShardError(f"{path}, line {number}: expected '{expected}', found {line[:80]!r}") from None
     return samples
+
+
+def read_annotations(
+    folder: Path, manifest: Manifest, count: int, open_tar: Callable[[int], IO[bytes]]
+) -> Iterator[Any]:
+    """What is written beside each of the first `count` images, in the order of the shards; {} where nothing is.
+
+    `open_tar` opens the shard of a number, which may have to be fetched; its index lies in `folder`.
+
+    Raises ShardError naming the member that is not JSON.
+    """
+    for number, shard in enumerate(manifest.shards):
+        with open_tar(number) as file:
+            for sample in read_index(folder / index_name(shard.file))[:count]:
+                file.seek(sample.annotation_offset)
+                try:
+                    yield json.loads(file.read(sample.annotation_size) or b"{}")
+                except ValueError:
+                    where = f"{folder / shard.file}: {sample.key}.json"
+                    raise ShardError(f"{where} is not JSON; see: python -m data_prep.verify {folder}") from None
+        count -= min(count, shard.samples)
+        if not count:
+            return
 
 
 def _sample_from(line: str) -> Sample:

@@ -38,14 +38,13 @@ def step_images(source: PixelSource, plan: BatchPlan, images_seen: int) -> StepI
     return StreamedImages(source, plan, images_seen)
 
 
-class CachedImages:
-    """Looks up in the cache what the order of the epoch, which lies on the device too, has at a position."""
+class EpochOrders:
+    """The orders of two epochs on the device, to look up which image is at a position."""
 
-    def __init__(self, cache: CachedPixels, plan: BatchPlan) -> None:
-        self._cache, self._plan = cache, plan
-        device = cache.pixels.device
+    def __init__(self, plan: BatchPlan, device: torch.device) -> None:
+        self._plan = plan
         # A step may reach into the next epoch: an even epoch's order lies in the first half, an odd one's behind it.
-        self._orders = torch.zeros(2 * plan.num_samples, dtype=torch.int64, device=device)
+        self.both = torch.zeros(2 * plan.num_samples, dtype=torch.int64, device=device)
         self._epochs = [-1, -1]
         self._places = torch.arange(plan.first, plan.first + plan.count, device=device)
 
@@ -58,19 +57,34 @@ class CachedImages:
             half = needed % 2
             if self._epochs[half] != needed:
                 order = epoch_order(self._plan.seed, samples, needed)
-                self._orders[half * samples : (half + 1) * samples].copy_(order)
+                self.both[half * samples : (half + 1) * samples].copy_(order)
                 self._epochs[half] = needed
         return steps
+
+    def ids(self, position: Tensor) -> Tensor:
+        """Numbers of this rank's images in the step at `position`: int64 [count]."""
+        return self.both.index_select(0, (self._places + position) % len(self.both))
+
+
+class CachedImages:
+    """Looks up in the cache what the order of the epoch has at a position."""
+
+    def __init__(self, cache: CachedPixels, plan: BatchPlan) -> None:
+        self._cache, self._plan = cache, plan
+        self._orders = EpochOrders(plan, cache.pixels.device)
+
+    def prepare(self, images_seen: int, steps: int) -> int:
+        """See `EpochOrders`."""
+        return self._orders.prepare(images_seen, steps)
 
     def at(self, position: Tensor) -> Tensor:
         """See `StepImages`."""
         plan = self._plan
         if kernels_run_on(position.device):
-            flip_key = stream_key(plan.seed, "flip") if plan.flip else None
-            pixels = image_kernels().take(self._cache.pixels, self._orders, position, plan.first, plan.count, flip_key)
+            key = stream_key(plan.seed, "flip") if plan.flip else None
+            pixels = image_kernels().take(self._cache.pixels, self._orders.both, position, plan.first, plan.count, key)
             return pixels.permute(0, 3, 1, 2)
-        ids = self._orders.index_select(0, (self._places + position) % (2 * plan.num_samples))
-        return _as_batch(self._cache.of(ids), plan, position)
+        return _as_batch(self._cache.of(self._orders.ids(position)), plan, position)
 
 
 class StreamedImages:

@@ -31,7 +31,8 @@ def write_card(trained: Trained, folder: Path, differences: dict[str, float]) ->
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     size = trained.config.model.latent_size
-    save_grid(trained.draw(independent(0, size)(0, SAMPLES)), folder / "samples.png")
+    latents = independent(0, size)(0, SAMPLES)
+    save_grid(trained.draw(trained.classes.beside(latents, 0) if trained.classes else latents), folder / "samples.png")
     run = _run_folder(trained)
     curves = run is not None and (run / "curves.png").is_file()
     if run and curves:
@@ -47,6 +48,7 @@ def write_card(trained: Trained, folder: Path, differences: dict[str, float]) ->
         version=__version__,
         config=trained.config,
         trained=trained,
+        classes=trained.classes,
         saved=trained.saved,
         parameters=sum(weight.numel() for weight in trained.generator.parameters()),
         manifest=_manifest(trained),

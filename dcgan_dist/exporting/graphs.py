@@ -1,7 +1,7 @@
 """The generator as a graph of operations that needs none of this package: ONNX and torch.export.
 
 Both take `latents`, float32 [n, latent_size], and give `images`, float32 [n, 3, image_size, image_size] in [-1, 1], for
-any n from 1 on.
+any n from 1 on. With classes both also take `conditions`, float32 [n, classes].
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.files import atomic_write
 
+INPUTS = ("latents", "conditions")
 EXAMPLE_BATCH = 4  # of the latents that a graph is traced with; any but 0 and 1, which are taken for constants
 
 
 def save_onnx(generator: nn.Module, path: Path, facts: dict[str, Any]) -> None:
     """Writes an ONNX file whose metadata holds `facts` as JSON."""
+    inputs = _example(facts)
     with _quiet():
         program = torch.onnx.export(
             generator,
-            (_example(facts),),
-            input_names=["latents"],
+            inputs,
+            input_names=INPUTS[: len(inputs)],
             output_names=["images"],
-            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            dynamic_shapes=_any_number_of(inputs),
             dynamo=True,
             verbose=False,
         )
@@ -47,31 +49,36 @@ def save_onnx(generator: nn.Module, path: Path, facts: dict[str, Any]) -> None:
 
 def save_torch_export(generator: nn.Module, path: Path, facts: dict[str, Any]) -> None:
     """Writes a .pt2 file for `torch.export.load`, with `facts` as its extra file facts.json."""
+    inputs = _example(facts)
     with _quiet():
-        program = torch.export.export(
-            generator, (_example(facts),), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)
-        )
+        program = torch.export.export(generator, inputs, dynamic_shapes=_any_number_of(inputs))
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"facts.json": json.dumps(facts, sort_keys=True)})
     with atomic_write(path) as file:
         file.write(content.getvalue())
 
 
-def run_onnx(path: Path, latents: Tensor) -> Tensor:
-    """What onnxruntime draws on the CPU from latents, float32 [n, latent_size]."""
+def run_onnx(path: Path, *inputs: Tensor) -> Tensor:
+    """What onnxruntime draws on the CPU from latents and, where there are classes, conditions."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["images"], {"latents": latents.numpy()})[0])
+    given = {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=False)}
+    return torch.from_numpy(session.run(["images"], given)[0])
 
 
-def run_torch_export(path: Path, latents: Tensor) -> Tensor:
-    """What the exported program draws from latents, float32 [n, latent_size]."""
-    return torch.export.load(path).module()(latents)
+def run_torch_export(path: Path, *inputs: Tensor) -> Tensor:
+    """What the exported program draws from latents and, where there are classes, conditions."""
+    return torch.export.load(path).module()(*inputs)
 
 
-def _example(facts: dict[str, Any]) -> Tensor:
-    return torch.zeros(EXAMPLE_BATCH, facts["latent_size"])
+def _example(facts: dict[str, Any]) -> tuple[Tensor, ...]:
+    sizes = [facts["latent_size"], *([len(facts["classes"])] if facts["classes"] else [])]
+    return tuple(torch.zeros(EXAMPLE_BATCH, size) for size in sizes)
+
+
+def _any_number_of(inputs: tuple[Tensor, ...]) -> tuple[dict[int, torch.export.Dim], ...]:
+    return ({0: torch.export.Dim("n", min=1)},) * len(inputs)
 
 
 @contextlib.contextmanager

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcgan_dist.base.counter_random import normal
 from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.base.files import sync_folder, temporary_name
 from dcgan_dist.exporting.card import write_card
 from dcgan_dist.exporting.graphs import run_onnx, run_torch_export, save_onnx, save_torch_export
 from dcgan_dist.exporting.weights import load, save_weights
 from dcgan_dist.gan.generator import Generator
+from dcgan_dist.generating.latents import independent
 from dcgan_dist.run.trained import Trained, load_trained
 
 LARGEST_DIFFERENCE = 1e-4  # in images of [-1, 1]; a step of 8-bit pixels is 8e-3
 CHECKED_BATCHES = (1, 64)
 
-FILES: dict[str, tuple[str, Callable[[Generator, Path, dict[str, Any]], None], Callable[[Path, Tensor], Tensor]]] = {
-    "safetensors": ("generator.safetensors", save_weights, lambda path, latents: load(path)(latents)),
+FILES: dict[str, tuple[str, Callable[[Generator, Path, dict[str, Any]], None], Callable[..., Tensor]]] = {
+    "safetensors": ("generator.safetensors", save_weights, lambda path, *inputs: load(path)(*inputs)),
     "onnx": ("generator.onnx", save_onnx, run_onnx),
     "torch": ("generator.pt2", save_torch_export, run_torch_export),
 }
@@ -65,6 +65,7 @@ def facts_of(trained: Trained) -> dict[str, Any]:
         "image_size": config.data.image_size,
         "latent_size": config.model.latent_size,
         "base_channels": config.model.base_channels,
+        "classes": list(trained.classes.names) if trained.classes else [],
         "network": "ema" if trained.averaged else "generator",
         "images_seen": trained.images_seen,
         "dataset_fingerprint": trained.saved.dataset_fingerprint,
@@ -79,7 +80,7 @@ def _export(trained: Trained, formats: list[str], folder: Path, out: Path) -> di
         file, save, draw = FILES[name]
         try:
             save(trained.generator, folder / file, facts_of(trained))
-            difference = differences[file] = largest_difference(trained, lambda latents: draw(folder / file, latents))  # noqa: B023
+            difference = differences[file] = largest_difference(trained, lambda *inputs: draw(folder / file, *inputs))  # noqa: B023
         except ImportError as error:
             raise UserError(
                 f"--format {name}: needs {error.name}; pip install 'dcgan_dist[after]', or leave it out"
@@ -94,13 +95,13 @@ def _export(trained: Trained, formats: list[str], folder: Path, out: Path) -> di
 
 
 @torch.inference_mode()
-def largest_difference(trained: Trained, draw: Callable[[Tensor], Tensor]) -> float:
+def largest_difference(trained: Trained, draw: Callable[..., Tensor]) -> float:
     """Returns the largest difference between images, in [-1, 1], of the checkpoint's generator and of `draw`."""
     worst = 0.0
     for count in CHECKED_BATCHES:
-        size = trained.config.model.latent_size
-        latents = normal(0, "generated latents", 0, count, size, torch.device("cpu")).float()
-        difference = (draw(latents) - trained.generator(latents)).abs().max().item()
+        latents = independent(0, trained.config.model.latent_size)(0, count).float()
+        inputs = (latents, trained.classes.rows_in_turn(0, count).float()) if trained.classes else (latents,)
+        difference = (draw(*inputs) - trained.generator(*inputs)).abs().max().item()
         worst = max(worst, difference if difference == difference else torch.inf)  # not a number: as bad as can be
     return worst
 

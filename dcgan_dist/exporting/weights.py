@@ -15,7 +15,7 @@ from dcgan_dist.gan.generator import Generator
 
 
 def save_weights(generator: nn.Module, path: Path, facts: dict[str, Any]) -> None:
-    """Writes the weights, and `facts` with keys image_size, latent_size and base_channels as JSON in the metadata."""
+    """Writes the weights, and `facts` with keys image_size, latent_size, base_channels and classes in the metadata."""
     from safetensors.torch import save
 
     weights = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
@@ -26,14 +26,16 @@ def save_weights(generator: nn.Module, path: Path, facts: dict[str, Any]) -> Non
 def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
     """The generator of an exported generator.safetensors, in evaluation mode, in fp32.
 
-    Takes latents [n, latent_size] from N(0, 1) and returns images [n, 3, image_size, image_size] in [-1, 1]. Raises
-    UserError if the file is missing, damaged or none of `dcgan_dist.export`.
+    Takes latents [n, latent_size] from N(0, 1), and if it was trained with classes also conditions [n, classes], 1 or 0
+    for each class; returns images [n, 3, image_size, image_size] in [-1, 1]. Raises UserError if the file is missing,
+    damaged or none of `dcgan_dist.export`.
     """
     facts = read_facts(path)
     from safetensors.torch import load_file
 
     try:
-        generator = Generator(facts["image_size"], facts["latent_size"], facts["base_channels"])
+        classes = len(facts.get("classes", ()))  # an older file has none
+        generator = Generator(facts["image_size"], facts["latent_size"], facts["base_channels"], classes)
         generator.load_state_dict(load_file(path))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is not a generator of dcgan_dist.export ({in_one_line(error, 120)})") from None

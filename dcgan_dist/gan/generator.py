@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -13,14 +14,19 @@ class Generator(nn.Module):
 
     Takes latents [n, latent_size]; returns images [n, 3, image_size, image_size] in [-1, 1]. At 64 pixels and 64 base
     channels the maps have 512, 256, 128 and 64 channels; every doubling of the image size adds one doubling layer.
+
+    With `num_classes` the latents are [n, latent_size + num_classes]: the last columns are conditions, 1 where an image
+    is to show a class and else 0. Each class has maps of its own in the first layer (Mirza and Osindero 2014, equation
+    2), which are added to those of the latent. They begin as small as those of a single number: if they were as strong
+    as the whole latent, the images of a class would become alike.
     """
 
-    def __init__(self, image_size: int, latent_size: int, base_channels: int) -> None:
+    def __init__(self, image_size: int, latent_size: int, base_channels: int, num_classes: int = 0) -> None:
         super().__init__()
         doublings = int(math.log2(image_size)) - 3  # from 4 pixels to half the image size
         channels = [base_channels * 2**power for power in range(doublings, -1, -1)]
         self.project = nn.Sequential(
-            nn.ConvTranspose2d(latent_size, channels[0], kernel_size=4, bias=False),
+            nn.ConvTranspose2d(latent_size + num_classes, channels[0], kernel_size=4, bias=False),
             nn.BatchNorm2d(channels[0]),
             nn.ReLU(inplace=True),
         )
@@ -29,8 +35,10 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(base_channels, 3, kernel_size=4, stride=2, padding=1, bias=False), nn.Tanh()
         )
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Draws an image from each latent."""
+    def forward(self, latents: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Draws an image from each latent; `conditions` [n, num_classes] may be given by themselves."""
+        if conditions is not None:
+            latents = torch.cat([latents, conditions], dim=1)
         maps = self.project(latents[:, :, None, None])  # [n, channels, 4, 4]
         maps = self.upsample(maps)  # [n, base_channels, image_size / 2, image_size / 2]
         return self.to_image(maps)

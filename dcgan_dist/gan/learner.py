@@ -40,10 +40,10 @@ class Learner:
         self._weights = [*self._masters, *others]
         self._flat, self._views = _lay_out(self._weights)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """The network's outputs, with convolutions in half precision where that is asked for."""
         with self.precision.autocast():
-            return functional_call(self.network, self.copies, (inputs,)) if self.copies else self.network(inputs)
+            return functional_call(self.network, self.copies, inputs) if self.copies else self.network(*inputs)
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -39,7 +39,11 @@ class Batch(NamedTuple):
     pixels: Tensor
     """Real images, uint8 [n, 3, size, size]."""
     first_latents: Tensor
-    """Of the discriminator's update, [n, latent_size]."""
+    """Of the discriminator's update, [n, latent_size + num_classes].
+
+    The conditions in both latents are those of the real images: a generated image is to show what the real one at its
+    place does.
+    """
     second_latents: Tensor
     """Of the generator's update."""
     noise: Tensor | None = None
@@ -67,6 +71,8 @@ class GanStep:
 
     They are augmented anew: what it minimises is a mean over all augmentations, not over those just learned.
     """
+    num_classes: int = 0
+    """So many of the last columns of the latents are conditions."""
     r1_gamma: float = 0.0
     """Weight of `approximate_r1` in what the discriminator minimises; no figure contains it."""
     join: Callable[[Tensor, Tensor], Tensor] = join
@@ -82,13 +88,13 @@ class GanStep:
         with stage("discriminator"):
             real = self._real(batch, numbers[0])
             d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(
-                real, augment(fakes.detach(), numbers[1]), batch.noise
+                real, augment(fakes.detach(), numbers[1]), batch.first_latents, batch.noise
             )
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with stage("generator"), self.discriminator.frozen():
             fakes = augment(fakes if self.reuse_fakes else self.generator(batch.second_latents), numbers[3])
-            g_loss, g_lost = self._update_generator(fakes, self._real(batch, numbers[2]))
+            g_loss, g_lost = self._update_generator(fakes, self._real(batch, numbers[2]), batch.second_latents)
         if self.loss.is_relative:  # more real than the other image of its pair
             real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
         if self.loss.judges_probability:
@@ -102,11 +108,11 @@ class GanStep:
         return augment(to_signed_unit(batch.pixels, self.precision.weights), numbers)
 
     def _update_discriminator(
-        self, real_images: Tensor, fake_images: Tensor, noise: Tensor | None = None
+        self, real_images: Tensor, fake_images: Tensor, latents: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         take_power_step(self.discriminator.network)
         noisy_images = () if noise is None else (real_images + NOISE_STD * noise,)
-        real_logits, *noisy_logits, fake_logits = self._judge(real_images, *noisy_images, fake_images)
+        real_logits, *noisy_logits, fake_logits = self._judge(latents, real_images, *noisy_images, fake_images)
         loss = objective = self.loss.discriminator(real_logits, fake_logits)
         if noisy_logits:
             objective = loss + self.r1_gamma * approximate_r1(real_logits, noisy_logits[0])
@@ -114,17 +120,17 @@ class GanStep:
         self.discriminator.refresh()
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, fake_images: Tensor, real_images: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_generator(self, fake_images: Tensor, real_images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The discriminator must be frozen; only a relative loss needs real images."""
         if self.loss.is_relative:
-            real_logits, fake_logits = self._judge(real_images, fake_images)
+            real_logits, fake_logits = self._judge(latents, real_images, fake_images)
         else:
-            real_logits = fake_logits = self._full(self.discriminator(fake_images))
+            real_logits = fake_logits = self._full(self.discriminator(fake_images, *self._conditions(latents)))
         loss = self.loss.generator(real_logits, fake_logits)
         lost = self.generator.descend(loss * self.loss_weight)
         return loss.detach(), lost
 
-    def _judge(self, *images: Tensor) -> list[Tensor]:
+    def _judge(self, latents: Tensor, *images: Tensor) -> list[Tensor]:
         """The discriminator's logits of real and generated images, or of more kinds, generated ones last.
 
         All go through it together, each kind with batch statistics of its own: the same as one after the other, in
@@ -135,8 +141,12 @@ class GanStep:
         else:
             together = torch.cat([kind.to(images[-1].dtype) for kind in images])
         with _statistics_of_parts(self.discriminator.network, len(images)):
-            logits = self.discriminator(together).chunk(len(images))
+            logits = self.discriminator(together, *self._conditions(latents, len(images))).chunk(len(images))
         return [self._full(kind) for kind in logits]
+
+    def _conditions(self, latents: Tensor, kinds: int = 1) -> tuple[Tensor, ...]:
+        """What the discriminator is told of so many kinds of images beside them: their conditions, or nothing."""
+        return (latents[:, -self.num_classes :].repeat(kinds, 1),) if self.num_classes else ()
 
     def _full(self, logits: Tensor) -> Tensor:
         return logits.to(self.precision.weights)

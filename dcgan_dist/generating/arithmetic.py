@@ -144,7 +144,7 @@ def draw_figure(
     studio: Studio, latents: LatentsAt, rows: list[Groups], captions: tuple[str, str, str], seed: int
 ) -> Sheet:
     """Each row: the groups' images with the image of their mean below, and the sum's image amid eight close to it."""
-    images = studio.all_drawn(*_all_latents(latents, rows, seed))
+    images = studio.all_drawn(*_all_latents(latents, rows, seed, studio.latent_size))
     longest = max(len(group) for groups in rows for group in groups)
     height = max(longest + 1.25, 3)
     sheet = Sheet(7.5, len(rows) * (height + 0.25) - 0.25, studio.image_size)
@@ -166,7 +166,7 @@ def draw_figure(
     return sheet
 
 
-def _all_latents(latents: LatentsAt, rows: list[Groups], seed: int) -> tuple[LatentsAt, int]:
+def _all_latents(latents: LatentsAt, rows: list[Groups], seed: int, size: int) -> tuple[LatentsAt, int]:
     """What a figure shows, row by row: each group's images and its mean; then the sum in the middle of its noise."""
     table = []
     for number, groups in enumerate(rows):
@@ -174,7 +174,8 @@ def _all_latents(latents: LatentsAt, rows: list[Groups], seed: int) -> tuple[Lat
         for group, mean in zip(groups, means, strict=True):
             table += [picked(latents, group), mean[None]]
         result = means[0] - means[1] + means[2]
-        around = noise_around(result, seed, 8 * number, 8, NOISE)
+        around = result.repeat(8, 1)
+        around[:, :size] = noise_around(result[:size], seed, 8 * number, 8, NOISE)  # conditions stay
         table.append(torch.cat([around[:4], result[None], around[4:]]))
     together = torch.cat(table)
     return listed(together), len(together)

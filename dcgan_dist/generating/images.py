@@ -28,11 +28,11 @@ def save_images(studio: Studio, latents: LatentsAt, num_images: int, out: Path) 
 def save_walks(studio: Studio, latents: LatentsAt, num_walks: int, steps: int, out: Path) -> str:
     """Walks from latent to latent: each a row of a PNG, or a tile of a GIF or MP4 that plays in a loop."""
     if out.suffix == ".png":
-        rows = rows_of_walks(latents, steps)
+        rows = rows_of_walks(latents, steps, studio.latent_size)
         save(studio.drawn(rows, num_walks * steps), grid_file(out, steps, enlargement(studio.image_size)), studio.world)
         return f"{num_walks} walks of {steps} images, one a row"
     frames = steps * STOPS
-    loops = frames_of_loops(latents, num_walks, steps, STOPS)
+    loops = frames_of_loops(latents, num_walks, steps, STOPS, studio.latent_size)
     output = gif_file(out, num_walks) if out.suffix == ".gif" else mp4_file(out, num_walks)
     save(studio.drawn(loops, num_walks * frames), output, studio.world)
     return f"{num_walks} walks through {STOPS} latents each, {frames} frames"

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.counter_random import normal, words
+from dcgan_dist.data.classes import Classes
 
 LatentsAt = Callable[[int, int], Tensor]
-"""(first, count) to the latents at positions `first` to `first + count - 1`: [count, latent_size]."""
+"""(first, count) to the latents at positions `first` to `first + count - 1`: [count, latent_size + classes]."""
 
 _CPU = torch.device("cpu")
 
@@ -28,6 +29,11 @@ def independent(seed: int, size: int, truncation: float | None = None) -> Latent
         return latents if truncation is None else _cut_off(latents, truncation)
 
     return at
+
+
+def with_classes(latents: LatentsAt, classes: Classes) -> LatentsAt:
+    """The same latents, each with the conditions of one of the images of `classes` behind it."""
+    return lambda first, count: classes.beside(latents(first, count), first)
 
 
 def _cut_off(latents: Tensor, limit: float) -> Tensor:
@@ -51,21 +57,32 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
     return direction * torch.lerp(*lengths, along)
 
 
-def rows_of_walks(latents: LatentsAt, steps: int) -> LatentsAt:
-    """Walk w goes from latent 2w to latent 2w + 1 in `steps` images, ends included, one walk after the other."""
+def _between(start: Tensor, end: Tensor, fraction: Tensor, size: int | None) -> Tensor:
+    """Goes along great circles with the first `size` columns, and evenly with the conditions behind them."""
+    size = start.shape[1] if size is None else size
+    shown = torch.lerp(start[:, size:], end[:, size:], fraction[:, None].to(start.dtype))
+    return torch.cat([slerp(start[:, :size], end[:, :size], fraction), shown], dim=1)
+
+
+def rows_of_walks(latents: LatentsAt, steps: int, size: int | None = None) -> LatentsAt:
+    """Walk w goes from latent 2w to latent 2w + 1 in `steps` images, ends included, one walk after the other.
+
+    `size`: columns before the conditions; None: all.
+    """
 
     def at(first: int, count: int) -> Tensor:
         position = torch.arange(first, first + count)
         walk, step = position // steps, position % steps
-        return slerp(_rows(latents, 2 * walk), _rows(latents, 2 * walk + 1), step.double() / max(steps - 1, 1))
+        fraction = step.double() / max(steps - 1, 1)
+        return _between(_rows(latents, 2 * walk), _rows(latents, 2 * walk + 1), fraction, size)
 
     return at
 
 
-def frames_of_loops(latents: LatentsAt, tiles: int, steps: int, stops: int) -> LatentsAt:
+def frames_of_loops(latents: LatentsAt, tiles: int, steps: int, stops: int, size: int | None = None) -> LatentsAt:
     """Frame after frame of `tiles` images each; tile t walks round through `stops` latents and back to its first.
 
-    `steps`: frames from one latent to the next. A loop has `steps * stops` frames.
+    `steps`: frames from one latent to the next. A loop has `steps * stops` frames. `size`: as for `rows_of_walks`.
     """
 
     def at(first: int, count: int) -> Tensor:
@@ -73,7 +90,7 @@ def frames_of_loops(latents: LatentsAt, tiles: int, steps: int, stops: int) -> L
         frame, tile = position // tiles, position % tiles
         leg, step = frame // steps % stops, frame % steps
         start, end = _rows(latents, tile * stops + leg), _rows(latents, tile * stops + (leg + 1) % stops)
-        return slerp(start, end, step.double() / steps)
+        return _between(start, end, step.double() / steps, size)
 
     return at
 

@@ -6,17 +6,18 @@ import argparse
 from pathlib import Path
 
 from dcgan_dist.base.errors import UserError
+from dcgan_dist.data.classes import Classes
 from dcgan_dist.data.loader import Data
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
 from dcgan_dist.distributed.workforce import Workforce, keep_freed_memory, take_share_of_cores
 from dcgan_dist.distributed.world import World
 from dcgan_dist.generating.arithmetic import groups_with_attribute, parse_groups, save_arithmetic
 from dcgan_dist.generating.images import save_images, save_walks
-from dcgan_dist.generating.latents import LatentsAt, independent
+from dcgan_dist.generating.latents import LatentsAt, independent, with_classes
 from dcgan_dist.generating.neighbours import save_neighbours
 from dcgan_dist.generating.outputs import prepare_place
 from dcgan_dist.generating.studio import Studio
-from dcgan_dist.run.trained import load_on_every_rank
+from dcgan_dist.run.trained import Trained, load_on_every_rank
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +45,9 @@ def _run(arguments: argparse.Namespace, world: World) -> str:
     studio = _open_studio(arguments.checkpoint, arguments.ema, world, cores)
     prepare_place(arguments.out, world)
     out, count, seed = arguments.out, arguments.num_images, arguments.seed
-    latents = independent(seed, studio.trained.config.model.latent_size, arguments.truncation)
+    latents = independent(seed, studio.latent_size, arguments.truncation)
+    if classes := _classes(studio.trained, arguments.shown):
+        latents = with_classes(latents, classes)
     if arguments.interpolate:
         return save_walks(studio, latents, count, arguments.steps, out)
     if arguments.arithmetic_indices:
@@ -59,6 +62,14 @@ def _run(arguments: argparse.Namespace, world: World) -> str:
         save_neighbours(studio, data, latents, count, out)
         return "drawn images and the training images nearest to them"
     return _attribute(studio, data, latents, arguments)
+
+
+def _classes(trained: Trained, shown: str | None) -> Classes | None:
+    """What images are to show: what training images do, but for what `--class` asks for."""
+    if shown is None:
+        return trained.classes
+    wanted = trained.wanted(shown)
+    return trained.classes.only(wanted) if trained.classes else None
 
 
 def _attribute(studio: Studio, data: Data, latents: LatentsAt, arguments: argparse.Namespace) -> str:

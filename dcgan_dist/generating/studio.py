@@ -34,6 +34,11 @@ class Studio:
         return self.workforce.world
 
     @property
+    def latent_size(self) -> int:
+        """Columns of a latent before the conditions, if there are any."""
+        return self.trained.config.model.latent_size
+
+    @property
     def image_size(self) -> int:
         """Height and width of the images in pixels."""
         return self.trained.config.data.image_size

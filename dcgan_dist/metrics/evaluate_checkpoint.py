@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.base.waiting import progress_stages
+from dcgan_dist.data.classes import Classes, classes_of_shards
 from dcgan_dist.data.loader import open_decoder, open_shards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
@@ -44,6 +45,8 @@ class Request:
     out: Path | None
     compare: tuple[Path, ...]
     as_json: bool
+    shown: str | None = None
+    """The class that is scored, as `--class` names it."""
 
 
 def evaluate(request: Request) -> int:
@@ -72,7 +75,8 @@ def _evaluate(request: Request, world: World) -> None:
     workforce = Workforce.of(world, cores)
     weights = _weights(request, world)
     trained = load_on_every_rank(request.checkpoint, world, request.ema)
-    evaluator = world.together(_evaluator, request, trained, weights, workforce, cores)
+    classes = _classes(request, trained, world)
+    evaluator = world.together(_evaluator, request, trained, classes, weights, workforce, cores)
     others = world.together(_comparable, request, evaluator)
     out = request.out or _scores_of(trained.path)
     world.on_main(_assert_writable, out)
@@ -93,7 +97,28 @@ def _evaluate(request: Request, world: World) -> None:
     print(f"appended to {out}", file=sys.stderr)
 
 
-def _evaluator(request: Request, trained: Trained, weights: Path | None, workforce: Workforce, cores: int) -> Evaluator:
+def _classes(request: Request, trained: Trained, world: World) -> Classes | None:
+    """What the real images show of the classes that the networks are told of; UserError if these are others."""
+    if request.shown is not None:
+        trained.wanted(request.shown)
+    if trained.classes is None:
+        return None
+    shards = str(request.shards or trained.config.data.shards)
+    manifest = world.together(read_manifest, Path(shards))
+    classes = classes_of_shards(shards, manifest, trained.config.model.classes, world)
+    if classes:
+        classes.assert_named(list(trained.classes.names), "give --shards with the same")
+    return classes
+
+
+def _evaluator(
+    request: Request,
+    trained: Trained,
+    classes: Classes | None,
+    weights: Path | None,
+    workforce: Workforce,
+    cores: int,
+) -> Evaluator:
     data = dataclasses.replace(
         trained.config.data,
         shards=str(request.shards or trained.config.data.shards),
@@ -106,16 +131,21 @@ def _evaluator(request: Request, trained: Trained, weights: Path | None, workfor
     assert_installed(metrics)
     shards = open_shards(data, manifest, workforce.world)
     shards.verify(workforce.world.local_rank, workforce.world.local_size)  # what is computed of them is kept
+    samples = manifest.samples
+    if classes and request.shown is not None:
+        samples = len(classes.showing(classes.wanted(request.shown)))
     return Evaluator(
         data=data,
         manifest=manifest,
         source=open_decoder(data, shards, workforce.world, cores),
         latent_size=trained.config.model.latent_size,
         metrics=metrics,
-        num_images=_num_images(request.num_images, manifest.samples, data.shards),
+        num_images=_num_images(request.num_images, samples, data.shards),
         seed=request.seed,
         weights=weights,
         workforce=workforce,
+        classes=classes,
+        shown=request.shown,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.waiting import Stage
 from dcgan_dist.config import DataConfig
+from dcgan_dist.data.classes import Classes
 from dcgan_dist.data.loader import PixelSource, decoder_name
 from dcgan_dist.data.shard_cache import shard_folder
 from dcgan_dist.data.shard_format import Manifest
@@ -83,12 +84,17 @@ class Evaluator:
     weights: Path | None
     """File of the Inception weights; only fid and kid need it."""
     workforce: Workforce
+    classes: Classes | None = None
+    """What all real images show, if the generator is told of it."""
+    shown: str | None = None
+    """What all images show that are compared, as `--class` names it; None: whatever real images do."""
     stage: Stage = field(default=lambda name, images: lambda done: None)
 
     def score(self, draw: Draw, with_floor: bool = False) -> list[Score]:
         """The scores of a generator, one for each metric."""
         advance = self.stage("drawing", self.num_images)
-        drawn = drawn_images(draw, self.seed, self.latent_size, self.num_images, self.workforce, advance)
+        shown = self.classes.of(self.order[: self.num_images]) if self.classes else None
+        drawn = drawn_images(draw, self.seed, self.latent_size, self.num_images, self.workforce, advance, shown)
         found = self._features(drawn, "drawn") if set(self.metrics) & set(WITH_WEIGHTS) else None
         return [self._score(metric, drawn, found, with_floor) for metric in self.metrics]
 
@@ -119,6 +125,8 @@ class Evaluator:
             details = {"weights_sha256": self._weights_checksum, "layer": inception.LAYER}
         if metric == "kid":
             details |= {"subsets": inception.KID_SUBSETS, "subset_size": inception.subset_size(self.num_images)}
+        if self.shown is not None:
+            details["class"] = self.shown
         return Protocol(
             metric=metric,
             dataset=self.manifest.fingerprint,
@@ -134,7 +142,7 @@ class Evaluator:
 
     def _floor_images(self, metric: Metric) -> int:
         # The likeness of images is that within one set; a distance needs two that have no image in common.
-        return self.num_images if metric == "ms_ssim" else min(self.num_images, self.manifest.samples // 2)
+        return self.num_images if metric == "ms_ssim" else min(self.num_images, len(self.order) // 2)
 
     def _floor(self, metric: Metric) -> float:
         count = self._floor_images(metric)
@@ -163,8 +171,17 @@ class Evaluator:
         return self._real_images(0, self.num_images)
 
     def _real_images(self, first: int, count: int) -> Tensor:
-        chosen = random_order(self.seed, self.manifest.samples)[first : first + count]
+        chosen = self.order[first : first + count]
         return real_images(self.source, chosen, self.workforce, self.stage("decoding", count))
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Numbers of the real images that may be compared with, in the order in which they are taken."""
+        order = random_order(self.seed, self.manifest.samples)
+        if self.classes is None or self.shown is None:
+            return order
+        showing = set(self.classes.showing(self.classes.wanted(self.shown)))
+        return [image for image in order if image in showing]
 
     @cached_property
     def _real_features(self) -> Tensor:

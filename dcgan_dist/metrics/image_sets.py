@@ -14,6 +14,7 @@ from dcgan_dist.base.counter_random import normal, stream_seed
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.base.files import atomic_write
 from dcgan_dist.base.waiting import Advance
+from dcgan_dist.data.classes import Classes
 from dcgan_dist.data.loader import PixelSource
 from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
@@ -21,17 +22,27 @@ from dcgan_dist.distributed.world import World
 Input = TypeVar("Input")
 
 Draw = Callable[[Tensor], Tensor]
-"""Latents [n, latent_size], float64, to images, uint8 [n, 3, size, size]."""
+"""Latents [n, latent_size + classes], float64, to images, uint8 [n, 3, size, size]."""
 
 
 def drawn_images(
-    draw: Draw, seed: int, latent_size: int, num_images: int, workforce: Workforce, advance: Advance
+    draw: Draw,
+    seed: int,
+    latent_size: int,
+    num_images: int,
+    workforce: Workforce,
+    advance: Advance,
+    classes: Classes | None = None,
 ) -> Tensor:
-    """The first images of a generator, the same on any number of ranks: uint8 [num_images, 3, s, s] on every rank."""
+    """The first images of a generator, the same on any number of ranks: uint8 [num_images, 3, s, s] on every rank.
+
+    They are to show what the images of `classes` do in turn.
+    """
     device = workforce.world.device
 
     def drawn(start: int) -> Tensor:
-        return draw(normal(seed, "evaluation latents", start, CHUNK, latent_size, device))
+        latents = normal(seed, "evaluation latents", start, CHUNK, latent_size, device)
+        return draw(classes.beside(latents, start) if classes else latents)
 
     return gathered(workforce, num_images, workforce.chunk_starts(num_images), drawn, advance)
 

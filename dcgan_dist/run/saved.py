@@ -41,6 +41,8 @@ class Saved:
     torch_version: str | None = None
     singular_vectors: Weights | None = None
     """Of the discriminator's weights, by layer, where `model.spectral_norm` is on."""
+    classes: dict[str, Any] | None = None
+    """The classes that the networks are told of, and which of them typical images show."""
 
     @classmethod
     def from_contents(cls, contents: Any) -> Saved:
@@ -81,6 +83,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "dataset_fingerprint": str,
     "tracker_ids": dict,
     "precision": (str, type(None)),
+    "classes": (dict, type(None)),
 }
 _COUNTS = {"images_seen": 0, "global_batch": 1}  # the least that each can be
 
@@ -89,4 +92,6 @@ def _is_sound(name: str, value: Any) -> bool:
     """Whether a part is of the kind that we write. Weights and moments are looked at when they are loaded."""
     if name in _COUNTS:
         return isinstance(value, int) and not isinstance(value, bool) and value >= _COUNTS[name]
+    if name == "classes" and isinstance(value, dict):
+        return isinstance(value.get("names"), list)
     return isinstance(value, _KINDS.get(name, object))

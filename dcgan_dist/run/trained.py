@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dcgan_dist.base.errors import UserError, in_one_line
 from dcgan_dist.config import TrainConfig
+from dcgan_dist.data.classes import Classes
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator, divide_by_singular_values
 from dcgan_dist.gan.generator import Generator
@@ -33,9 +34,20 @@ class Trained:
     saved: Saved
     """The whole checkpoint: seed, dataset_fingerprint, global_batch, tracker_ids, ..."""
 
+    @property
+    def classes(self) -> Classes | None:
+        """The classes that the networks are told of, and what typical images show of them."""
+        return Classes.from_dict(self.saved.classes) if self.saved.classes else None
+
+    def wanted(self, text: str) -> Tensor:
+        """What `--class` asks for: see `Classes.wanted`. Raises UserError if it cannot be had."""
+        if self.classes is None:
+            raise UserError(f"--class {text}: {self.path} was trained without model.classes; leave it out")
+        return self.classes.wanted(text)
+
     @torch.inference_mode()
     def draw(self, latents: Tensor) -> Tensor:
-        """Latents [n, latent_size] become images, uint8 [n, 3, image_size, image_size], each by itself."""
+        """Latents [n, latent_size + classes] become images, uint8 [n, 3, image_size, image_size], each by itself."""
         device = next(self.generator.parameters()).device
         return to_pixels(self.generator(latents.to(device, torch.float32)))
 
@@ -63,8 +75,9 @@ def _build(file: Path, content: bytes, device: torch.device, ema: bool | None) -
     try:
         config = TrainConfig.from_dict(saved.config)
         size, width = config.data.image_size, config.model.base_channels
-        generator = Generator(size, config.model.latent_size, width)
-        discriminator = Discriminator(size, width, config.model.discriminator_input_norm)
+        classes = len(Classes.from_dict(saved.classes)) if saved.classes else 0
+        generator = Generator(size, config.model.latent_size, width, classes)
+        discriminator = Discriminator(size, width, config.model.discriminator_input_norm, classes)
         generator.load_state_dict(saved.ema if averaged and saved.ema else saved.generator)
         discriminator.load_state_dict(saved.discriminator)
         divide_by_singular_values(discriminator, saved.singular_vectors or {})

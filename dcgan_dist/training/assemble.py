@@ -95,7 +95,7 @@ def _start(run: Run) -> int | None:
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))
     state = restore(config, plan, world)
-    numbers = StepNumbers(config, plan.batches, world, plan.precision.weights, state.watch.rollbacks)
+    numbers = plan.numbers(config, world, state.watch.rollbacks)
     check_ranks(plan, state, numbers, world)
     world.together(check_scores, config.evaluate)
     world.on_main(run.folder.create, write_yaml(config))
@@ -148,10 +148,11 @@ def _open_and_train(
     journal.started(state.images_seen, world.size, world.device.type)
     with run.stages.during("decode"):
         source = _fill(run, data, partial(journal.pixels_found, state.images_seen))
-    scoring = open_scores(config, plan.manifest, source, run.folder.scores, state.images_seen, world)
-    statistics = AverageStatistics(config.run.seed, config.model.latent_size, world)
+    scoring = open_scores(config, plan, source, run.folder.scores, state.images_seen, world)
+    seed, latent_size = config.run.seed, config.model.latent_size
+    statistics = AverageStatistics(seed, latent_size, world, plan.typical)
     sampler = FixedLatentSampler(
-        config.run.seed, config.sample.num_images, config.model.latent_size, config.data.image_size, world
+        seed, config.sample.num_images, latent_size, config.data.image_size, world, plan.classes
     )
     samples = Samples(sampler, statistics, run.folder, journal.trackers)
     with run.stages.during("samples"):

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from dcgan_dist.base.counter_random import normal, stream_key, stream_seed, uniform
 from dcgan_dist.config import TrainConfig
 from dcgan_dist.data.loader import BatchPlan
-from dcgan_dist.data.step_images import StepImages
+from dcgan_dist.data.step_images import EpochOrders, StepImages
 from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.augment import NUMBERS
@@ -53,6 +53,8 @@ class StepNumbers:
     dtype: torch.dtype
     rollbacks: int = 0
     """After each the run goes on with others, or it would come to the same end."""
+    conditions: Tensor | None = None
+    """Those of all images, uint8 [images, classes] on the device, where the networks are told of classes."""
 
     def latents(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """Those of the discriminator's and the generator's update, [count, latent_size] each."""
@@ -98,9 +100,12 @@ class StepInputs:
         self._global_batch = numbers.plan.global_batch
         self._position = torch.tensor(images_seen, device=numbers.world.device)
         self._ema = numbers.config.ema
+        self._orders = None if numbers.conditions is None else EpochOrders(numbers.plan, self._position.device)
 
     def prepare(self, images_seen: int, steps: int) -> int:
         """Does the host's part for the next steps; returns for how many of `steps`, at least one."""
+        if self._orders is not None:
+            steps = self._orders.prepare(images_seen, steps)
         return self._images.prepare(images_seen, steps)
 
     def take(self) -> tuple[Batch, int | Tensor]:
@@ -109,7 +114,7 @@ class StepInputs:
         self._rates.set(position)
         batch = Batch(
             self._images.at(position),
-            *numbers.latents(position),
+            *self._latents(position),
             numbers.noise(position),
             numbers.augmentation(position),
         )
@@ -118,3 +123,12 @@ class StepInputs:
             half_life = (position.double() * self._ema.warmup).clamp(max=half_life)
         position.add_(self._global_batch)
         return batch, half_life
+
+    def _latents(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of both updates; behind them are the conditions of the step's images, if there are any."""
+        first, second = self._numbers.latents(position)
+        if self._orders is None or self._numbers.conditions is None:
+            return first, second
+        shown = self._numbers.conditions.index_select(0, self._orders.ids(position)).to(first)
+        both = torch.cat([first, shown], dim=1)
+        return both, both if second is first else torch.cat([second, shown], dim=1)

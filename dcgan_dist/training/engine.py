@@ -101,6 +101,7 @@ def _open_step(
         join=blocks.join if kernels_run_on(world.device) else join,
         reuse_fakes=train.reuse_fakes,
         r1_gamma=train.r1_gamma,
+        num_classes=state.discriminator.num_classes,
     )
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
+from dcgan_dist.base.grid import columns_of
 from dcgan_dist.config import TrainConfig, TrainSection
+from dcgan_dist.data.classes import Classes, classes_of_shards
 from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.world import World
@@ -48,6 +50,23 @@ class Plan:
     batches: BatchPlan
     total_images: int
     precision: Precision
+    classes: Classes | None
+    """What all images show, if the networks are told of it."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the networks are told of."""
+        return len(self.classes.names) if self.classes else 0
+
+    @property
+    def typical(self) -> Classes | None:
+        """The classes of a few images, enough to draw as the data are."""
+        return self.classes.typical(self.batches.seed) if self.classes else None
+
+    def numbers(self, config: TrainConfig, world: World, rollbacks: int = 0) -> StepNumbers:
+        """What each step gives to the networks besides images."""
+        conditions = self.classes.rows.to(world.device) if self.classes else None
+        return StepNumbers(config, self.batches, world, self.precision.weights, rollbacks, conditions)
 
 
 def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: World) -> Plan:
@@ -61,7 +80,11 @@ def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: 
     if saved:
         check_precision(config, precision.name, saved)
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
-    return Plan(manifest, saved, batches, total_images, precision)
+    classes = classes_of_shards(config.data.shards, manifest, config.model.classes, world)
+    if saved and classes:
+        names = saved.classes["names"] if saved.classes else []
+        world.together(classes.assert_named, names, "choose another --run.dir")
+    return Plan(manifest, saved, batches, total_images, precision, classes)
 
 
 def _agree_on_precision(train: TrainSection, world: World) -> Any:
@@ -77,7 +100,7 @@ def restore(config: TrainConfig, plan: Plan, world: World) -> TrainState:
 
     Raises UserError, on every rank, if the checkpoint holds something else than these networks and optimizers.
     """
-    state = initial_state(config, world, plan.precision)
+    state = initial_state(config, world, plan.precision, plan.num_classes)
     if plan.saved:
         world.together(_load, state, plan.saved, world)
     return state
@@ -128,6 +151,10 @@ def announce(run: Run, plan: Plan, images_seen: int) -> None:
         plan.batches.global_batch,
         plan.total_images,
     )
+    if plan.classes:
+        images = run.config.sample.num_images
+        rows = math.ceil(images / columns_of(images))
+        log.info("from top to bottom the rows of a grid show: %s", ", ".join(plan.classes.on_a_grid()[0][:rows]))
     if images_seen:
         log.info("%d images were seen before", images_seen)
 

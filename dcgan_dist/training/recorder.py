@@ -200,6 +200,7 @@ class Checkpoints:
             "precision": plan.precision.name,
             "tracker_ids": ids,
             "torch_version": str(torch.__version__),
+            "classes": plan.typical.as_dict() if plan.typical else None,
         }
 
     def save(self, state: TrainState, wanted: Wanted) -> bool:

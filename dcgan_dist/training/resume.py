@@ -26,6 +26,7 @@ FIXED_SETTINGS = (
     "model.base_channels",
     "model.discriminator_input_norm",
     "model.spectral_norm",
+    "model.classes",
     "optim.generator_lr",
     "optim.discriminator_lr",
     "optim.beta1",
@@ -47,7 +48,10 @@ LENGTH = ("train.epochs", "train.total_images")
 BEFORE_IT_WAS_A_SETTING = {"train.reuse_fakes": False}
 
 # Those among them that give the weights their shapes: no checkpoint of another value can be loaded.
-SHAPES = ("data.image_size", "model.latent_size", "model.base_channels", "model.discriminator_input_norm")
+SHAPES = (
+    *("data.image_size", "model.latent_size", "model.base_channels", "model.discriminator_input_norm"),
+    "model.classes",
+)
 
 
 def find_checkpoint(run: RunConfig, checkpointer: Checkpointer) -> Saved | None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from dcgan_dist.base.counter_random import normal
-from dcgan_dist.base.grid import save_grid
+from dcgan_dist.base.grid import columns_of, save_grid
+from dcgan_dist.data.classes import Classes
 from dcgan_dist.data.loader import BatchPlan, PixelSource
 from dcgan_dist.data.sample_order import sample_ids, share
 from dcgan_dist.distributed.gradients import copy_from_main
@@ -31,14 +32,28 @@ MOST_PENDING_GRIDS = 8  # more of them, and the disk is stuck: then training wai
 
 
 class FixedLatentSampler:
-    """Draws the same latents again and again, so that one sees the generator learn. Each rank draws its share."""
+    """Draws the same latents again and again, so that one sees the generator learn. Each rank draws its share.
 
-    def __init__(self, seed: int, num_images: int, latent_size: int, image_size: int, world: World) -> None:
+    With classes, each row of the grid shows what one of `Classes.on_a_grid` does, and the next row the same latents.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        num_images: int,
+        latent_size: int,
+        image_size: int,
+        world: World,
+        classes: Classes | None = None,
+    ) -> None:
         self.world = world
         self.image_size = image_size
         self.counts = [share(num_images, rank, world.size)[1] for rank in range(world.size)]
         first, count = share(num_images, world.rank, world.size)
-        self.latents = normal(seed, "fixed latents", first, count, latent_size, world.device)
+        latents = normal(seed, "fixed latents", 0, num_images, latent_size, world.device)
+        if classes:
+            latents = _by_row(latents, classes.on_a_grid()[1].to(latents))
+        self.latents = latents[first : first + count]
 
     @torch.no_grad()
     def draw(self, generator: nn.Module) -> Tensor:
@@ -51,6 +66,16 @@ class FixedLatentSampler:
             pixels[:here] = to_pixels(generator(self.latents.to(next(generator.parameters()).dtype)))
         generator.train(was_training)
         return torch.cat([part[:count] for part, count in zip(self.world.gather(pixels), self.counts, strict=True)])
+
+
+def _by_row(latents: Tensor, shown: Tensor) -> Tensor:
+    """The latents of a grid, [n, size + classes]: what rows show, `shown` [rows, classes], repeats from top to bottom.
+
+    Latents change only when all of it has been shown.
+    """
+    places, columns = torch.arange(len(latents), device=latents.device), columns_of(len(latents))
+    row, column = places // columns, places % columns
+    return torch.cat([latents[row // len(shown) * columns + column], shown[row % len(shown)]], dim=1)
 
 
 def copy_to_host(pixels: Tensor) -> Callable[[], Tensor]:
@@ -175,24 +200,28 @@ def spread(pixels: Tensor) -> Tensor:
 BATCH, BATCHES = 128, 8  # latents over all ranks
 
 
-def calibrate_batch_norm(generator: nn.Module, seed: int, latent_size: int, world: World) -> None:
+def calibrate_batch_norm(
+    generator: nn.Module, seed: int, latent_size: int, world: World, typical: Classes | None = None
+) -> None:
     """Measures the statistics of every batch norm layer on the same 1,024 latents, on any number of ranks.
 
     Each rank draws its share of them, or all of them where batch norm is not synchronised. No step has computed
     activations with averaged weights, so the statistics of the steps are not theirs (Izmailov et al. 2018, section 3).
-    Every rank must call it.
+    With classes, the conditions are those of `typical` images. Every rank must call it.
     """
-    update_bn(_latents(generator, seed, latent_size, world), generator)
+    update_bn(_latents(generator, seed, latent_size, world, typical), generator)
 
 
-def _latents(generator: nn.Module, seed: int, size: int, world: World) -> Iterator[Tensor]:
-    """This rank's part of each batch: [n, latent_size]."""
+def _latents(generator: nn.Module, seed: int, size: int, world: World, typical: Classes | None) -> Iterator[Tensor]:
+    """This rank's part of each batch: [n, latent_size + classes]."""
     weight = next(generator.parameters())
     batch = max(BATCH, world.size)
     layers = [layer for layer in generator.modules() if isinstance(layer, SyncBatchNorm2d)]
     synchronised = any(layer.world.has_peers for layer in layers)
     first, count = share(batch, world.rank, world.size) if synchronised else (0, batch)
     everything = normal(seed, "calibration latents", 0, BATCHES * batch, size, weight.device).to(weight.dtype)
+    if typical:
+        everything = typical.beside(everything, 0)
     for latents in everything.split(batch):
         yield latents[first : first + count]
 
@@ -200,8 +229,8 @@ def _latents(generator: nn.Module, seed: int, size: int, world: World) -> Iterat
 class AverageStatistics:
     """Keeps the statistics of the generator's average up to date, measured once at each step that needs them."""
 
-    def __init__(self, seed: int, latent_size: int, world: World) -> None:
-        self._arguments = seed, latent_size, world
+    def __init__(self, seed: int, latent_size: int, world: World, typical: Classes | None = None) -> None:
+        self._arguments = seed, latent_size, world, typical
         self._measured_at: int | None = None
 
     def ready(self, state: TrainState) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import EvaluateConfig, TrainConfig
 from dcgan_dist.data.loader import PixelSource
-from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.workforce import Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.images import to_pixels
@@ -20,6 +19,7 @@ from dcgan_dist.metrics.evaluation import WITH_WEIGHTS, Evaluator, assert_instal
 from dcgan_dist.metrics.inception import find_weights, missing_weights
 from dcgan_dist.metrics.scores import append_scores, best_score, drop_scores_after, read_scores
 from dcgan_dist.run.retention import checkpoint_name
+from dcgan_dist.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TrainingScores:
 
 
 def open_scores(
-    config: TrainConfig, manifest: Manifest, source: PixelSource, path: Path, images_seen: int, world: World
+    config: TrainConfig, plan: Plan, source: PixelSource, path: Path, images_seen: int, world: World
 ) -> TrainingScores | None:
     """What `evaluate` asks for, or None; scores of what will be trained anew are forgotten.
 
@@ -80,14 +80,15 @@ def open_scores(
         return None
     evaluator = Evaluator(
         data=config.data,
-        manifest=manifest,
+        manifest=plan.manifest,
         source=source,
         latent_size=config.model.latent_size,
         metrics=(asked.metric,),
-        num_images=min(asked.num_images, manifest.samples),
+        num_images=min(asked.num_images, plan.manifest.samples),
         seed=config.run.seed,
         weights=_weights(config.evaluate),
         workforce=Workforce(world, workers=1),
+        classes=plan.classes,
     )
     world.together(evaluator.load)
     key = evaluator.protocol(asked.metric).key

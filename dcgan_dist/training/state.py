@@ -36,8 +36,8 @@ DISCRIMINATOR_RATE_AFTER_ROLLBACK = 0.5  # of the rate before
 class TrainState:
     """The two networks, the generator's average, their optimizers and scalers, and how far the run is."""
 
-    generator: nn.Module
-    discriminator: nn.Module
+    generator: Generator
+    discriminator: Discriminator
     average: nn.Module | None
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
@@ -93,12 +93,14 @@ class TrainState:
             group["lr"] *= DISCRIMINATOR_RATE_AFTER_ROLLBACK**self.watch.rollbacks
 
 
-def initial_state(config: TrainConfig, world: World, precision: Precision) -> TrainState:
-    """The state before the first step: a function of the configuration, the same on every rank."""
-    generator = Generator(config.data.image_size, config.model.latent_size, config.model.base_channels)
-    discriminator = Discriminator(
-        config.data.image_size, config.model.base_channels, config.model.discriminator_input_norm
-    )
+def initial_state(config: TrainConfig, world: World, precision: Precision, num_classes: int = 0) -> TrainState:
+    """The state before the first step: a function of the configuration, the same on every rank.
+
+    `num_classes`: those that the networks are told of.
+    """
+    size, model = config.data.image_size, config.model
+    generator = Generator(size, model.latent_size, model.base_channels, num_classes)
+    discriminator = Discriminator(size, model.base_channels, model.discriminator_input_norm, num_classes)
     for index, network in enumerate((generator, discriminator)):
         random = torch.Generator().manual_seed(stream_seed(config.run.seed, "initial weights", index))
         initialize(network, random)

@@ -214,7 +214,7 @@ def _contents(sample: Sample, chance: random.Random) -> None:
 def _restore_and_step(sample: Sample, saved: Saved) -> None:
     precision = Precision("fp32", ALONE.device)
     batches = BatchPlan.of(sample.config.data, 0, sample.manifest.samples, GLOBAL_BATCH, ALONE)
-    state = restore(sample.config, Plan(sample.manifest, saved, batches, 10**6, precision), ALONE)
+    state = restore(sample.config, Plan(sample.manifest, saved, batches, 10**6, precision, classes=None), ALONE)
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         for group in optimizer.param_groups:
             for weight in group["params"]:

@@ -26,7 +26,7 @@ from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, ope
 from dcgan_dist.training.samples import copy_to_host, spread
 from dcgan_dist.training.state import TrainState, initial_state
 from launch import probes
-from tests.given import batches_from, given_inputs
+from tests.given import batches_from, given_inputs, random_classes
 from tests.gpu.device import ALONE, DEVICE, needs_gpu
 
 pytestmark = needs_gpu
@@ -140,21 +140,22 @@ def with_switches(
     )
 
 
-def trained(engine: str, precision: PrecisionName, steps: int, **switches: Any) -> TrainState:
+def trained(engine: str, precision: PrecisionName, steps: int, num_classes: int = 0, **switches: Any) -> TrainState:
     """The state after some steps on one GPU."""
     section = TrainSection(precision=precision, engine=engine)  # type: ignore[arg-type]
     config = TrainConfig(data=DataConfig(image_size=32), model=ModelConfig(base_channels=16), train=section)
     config = with_switches(config, **switches)
     arithmetic = Precision(precision, GPU)
     torch.backends.cudnn.deterministic = True
-    state = initial_state(config, ALONE, arithmetic)
+    state = initial_state(config, ALONE, arithmetic, num_classes)
     plan = BatchPlan(0, 16, 16, 0, 16, False)
-    images, inputs = given_inputs(config, plan, ALONE, arithmetic.weights)
+    images, inputs = given_inputs(config, plan, ALONE, arithmetic.weights, shown=random_classes(16, num_classes))
     update = open_update(config, state, arithmetic, inputs, plan, ALONE)
     for number in range(steps):
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2)
         images.set(pixels.to(GPU))
+        inputs.prepare(16 * number, 1)
         update()
     assert isinstance(update, CapturedUpdate) == (engine == "graph")
     if isinstance(update, CapturedUpdate):
@@ -163,7 +164,7 @@ def trained(engine: str, precision: PrecisionName, steps: int, **switches: Any) 
     return state
 
 
-@pytest.mark.parametrize("switches", [{}, *ONE_SWITCH, EVERY_SWITCH], ids=str)
+@pytest.mark.parametrize("switches", [{}, *ONE_SWITCH, {"num_classes": 3}, EVERY_SWITCH], ids=str)
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-8), ("bf16", 0.0), ("fp16", 0.0)])
 def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
     precision: PrecisionName, tolerance: float, switches: dict[str, Any]

@@ -25,7 +25,7 @@ from dcgan_dist.training.plan import checksum
 from dcgan_dist.training.state import TrainState, initial_state
 from tests.distributed.ranks.batch_norm import close, random_tensor
 from tests.distributed.ranks.common import ALONE, CHANNELS, CPU
-from tests.given import given_inputs
+from tests.given import given_inputs, random_classes
 
 
 def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: object) -> TrainConfig:
@@ -36,15 +36,17 @@ def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: obje
 
 
 def trained(
-    world: World, global_batch: int, steps: int, config: TrainConfig | None = None
+    world: World, global_batch: int, steps: int, config: TrainConfig | None = None, num_classes: int = 0
 ) -> tuple[TrainState, list[dict[str, float]]]:
     """A few steps on this world's ranks, and the figures of each step."""
     config = config or tiny_config()
     precision = Precision(config.train.precision, CPU)  # type: ignore[arg-type]
-    state = initial_state(config, world, precision)
+    state = initial_state(config, world, precision, num_classes)
     first, count = share(global_batch, world.rank, world.size)
-    plan = BatchPlan(0, 1, global_batch, first, count, False)
-    images, inputs = given_inputs(config, plan, world, precision.weights)
+    plan = BatchPlan(0, 2 * global_batch, global_batch, first, count, False)
+    images, inputs = given_inputs(
+        config, plan, world, precision.weights, shown=random_classes(plan.num_samples, num_classes)
+    )
     update = open_update(config, state, precision, inputs, plan, world)
     size = config.data.image_size
     figures = []
@@ -52,6 +54,7 @@ def trained(
         random = torch.Generator().manual_seed(number)
         pixels = torch.randint(0, 256, (global_batch, 3, size, size), generator=random, dtype=torch.uint8)
         images.set(pixels[first : first + count])
+        inputs.prepare(number * global_batch, 1)
         update()
         figures.append(state.window.take_means(world))
     return state, figures
@@ -154,6 +157,13 @@ def a_penalty_and_spectral_norm_train_as_on_one_rank(world: World) -> None:
         for name, left in singular_vectors(expected.discriminator).items():
             close(left, singular_vectors(state.discriminator)[name], 1e-8, name)
             assert torch.equal(*world.gather(singular_vectors(state.discriminator)[name])[:2]), name
+
+
+def networks_told_of_classes_train_as_on_one_rank(world: World) -> None:
+    for engine, loss in (("ddp", "bce"), ("graph", "bce"), ("graph", "relativistic")):
+        config = tiny_config("fp64", engine=engine, loss=loss)
+        (state, _), (expected, _) = (trained(each, 3 * world.size + 1, 3, config, 2) for each in (world, ALONE))
+        assert_same_weights(expected, state, 1e-8, f"{engine} and {loss} on {world.size} ranks")
 
 
 def gradients_are_averaged_over_ranks(world: World) -> None:

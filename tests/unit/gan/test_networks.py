@@ -311,10 +311,10 @@ def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> N
     pair = Pair(Precision("fp32", CPU))
     pixels, first, second, *_ = batch(torch.float32)
     fakes = pair.generator(first).detach()
-    pair.step._update_discriminator(pixels, fakes)
+    pair.step._update_discriminator(pixels, fakes, first)
     before = [parameter.grad.clone() for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     with pair.step.discriminator.frozen():
-        pair.step._update_generator(pair.generator(second), pixels)
+        pair.step._update_generator(pair.generator(second), pixels, second)
     after = [parameter.grad for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     assert len(before) == len(after) == len(list(pair.discriminator.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -369,7 +369,7 @@ def test_loss_weight_scales_the_gradients_and_not_the_figures() -> None:
     weighted.step.loss_weight = 2.0
     pixels, first, *_ = batch(torch.float64)
     fakes = plain.generator(first).detach()
-    losses = [pair.step._update_discriminator(pixels, fakes)[0] for pair in (plain, weighted)]
+    losses = [pair.step._update_discriminator(pixels, fakes, first)[0] for pair in (plain, weighted)]
     assert losses[0] == losses[1]
     for one, other in zip(plain.discriminator.parameters(), weighted.discriminator.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None

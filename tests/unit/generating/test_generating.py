@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.config import DataConfig, TrainConfig
+from dcgan_dist.data.classes import Classes
 from dcgan_dist.distributed.workforce import CHUNK, Workforce
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
@@ -32,6 +33,7 @@ from dcgan_dist.generating.latents import (
     picked,
     rows_of_walks,
     slerp,
+    with_classes,
 )
 from dcgan_dist.generating.outputs import npz_file, png_folder, save
 from dcgan_dist.generating.probe import balanced_accuracy, fit_probe
@@ -51,6 +53,16 @@ def threads() -> Iterator[None]:
 
 
 # --- latents ----------------------------------------------------------------------------------------------------------
+
+
+def test_conditions_go_evenly_from_one_end_of_a_walk_to_the_other_and_do_not_turn_its_latents() -> None:
+    shown = Classes(("Smiling", "Male"), False, torch.tensor([[0, 1], [1, 1]], dtype=torch.uint8))
+    latents, told = independent(seed=3, size=7), with_classes(independent(seed=3, size=7), shown)
+    row = rows_of_walks(told, 5, 7)(0, 5)
+    assert torch.equal(row[:, :7], rows_of_walks(latents, 5)(0, 5))
+    assert row[:, 7].tolist() == [0, 0.25, 0.5, 0.75, 1] and row[:, 8].tolist() == [1] * 5
+    frames = frames_of_loops(told, 2, 4, 3, 7)(0, 24)
+    assert torch.equal(frames[:, :7], frames_of_loops(latents, 2, 4, 3)(0, 24))
 
 
 def test_a_latent_is_the_same_alone_and_among_others() -> None:
