@@ -8,6 +8,7 @@ thrown out for another.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
@@ -94,7 +95,9 @@ class FetchedShards:
 
     def open_tar(self, number: int) -> IO[bytes]:
         """A tar for reading."""
-        return self.cache.path(number).open("rb")
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # thrown out in that moment
+                return self.cache.path(number).open("rb")
 
     def arriving(self, batches: Iterable[Batch]) -> ArrivingImages:
         """The images of these batches, which are gathered from now on."""

@@ -131,7 +131,7 @@ def assert_no_secrets(result: Finished, run: Path, env: dict[str, str]) -> None:
         assert not any(env[name] in text for text in texts)
 
 
-def test_two_ranks_fetch_every_tar_once_and_a_second_run_none(
+def test_two_ranks_fetch_every_tar_once_and_decode_it_as_it_arrives(
     local_run: Path, shards: Path, server: BadServer, tmp_path: Path
 ) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -144,19 +144,12 @@ def test_two_ranks_fetch_every_tar_once_and_a_second_run_none(
     (kept,) = (tmp_path / "cache").glob("dcgan_dist/shards-*")
     for path in kept.glob("[!.]*.*"):
         assert path.read_bytes() == (shards / path.name).read_bytes()
-    damaged = next(kept.glob("*.tar"))
-    damaged.write_bytes(bytes(damaged.stat().st_size))
-    settings = ("--train.total_images", STEP, "--data.shards", url_of(server, shards), "--run.dir", tmp_path / "more")
-    settings = (*settings, "--data.keep_pixels", "false")  # which would do without the tars
-    assert run_train(1, *SETTINGS, *settings, env=env).returncode == 0
-    assert server.requests[f"GET {damaged.name}"] == 2
-    assert sum(count for name, count in server.requests.items() if "GET" in name and ".tar" in name) == 5
 
 
 def test_a_server_gone_for_good_leaves_a_line_and_a_checkpoint(shards: Path, server: BadServer, tmp_path: Path) -> None:
     run, url = tmp_path / "run", url_of(server, shards)
     limits = ("--data.loader", "stream", "--data.cache_dir", tmp_path, "--data.cache_limit_gib", LIMIT_GIB)
-    endless = ("--train.total_images", 10**6, "--checkpoint.every_images", 10**6, "--run.hang_timeout_seconds", 5)
+    endless = ("--train.total_images", 10**6, "--checkpoint.every_images", 10**6, "--run.hang_timeout_seconds", 4)
     arguments = (*SETTINGS, *limits, *endless, "--track.every_images", STEP, "--data.shards", url, "--run.dir", run)
     with started(train_command(1, *arguments)) as process:
         wait_until(lambda: len(metric_rows(run)) > 2, process)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dcgan_dist.base import urls
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.urls import Remote, Unreachable, _without_secrets, in_threads, problem_of_url
 from dcgan_dist.command_line.train_config import parse_arguments
@@ -143,6 +144,22 @@ def test_many_readers_fetch_a_tar_once(server: BadServer, tmp_path: Path) -> Non
     assert len(server.ranges) == SHARDS
 
 
+def test_what_is_there_already_is_checked_and_only_the_damaged_is_fetched_again(
+    server: BadServer, origin: Path, tmp_path: Path
+) -> None:
+    config = parse_arguments([f"--data.shards=http://127.0.0.1:{server.port}", f"--data.cache_dir={tmp_path}"]).data
+    tar = Path()
+    for requests, damage in ((SHARDS, False), (SHARDS, True), (SHARDS + 1, False)):
+        shards = FetchedShards(config, read_manifest(config.shards), 1, 60.0, lambda: None)
+        shards.verify(0, 1)
+        assert len(list(shards.arriving([range(2 * SHARDS)]).batches())) == 1
+        assert len(server.ranges) == requests
+        if damage:
+            tar = shards.folder / shards.manifest.shards[1].file
+            tar.write_bytes(bytes(tar.stat().st_size))
+    assert tar.read_bytes() == (origin / tar.name).read_bytes()
+
+
 def test_images_arrive_as_they_are_whatever_the_limit(server: BadServer, origin: Path, tmp_path: Path) -> None:
     local = MappedShards(origin, read_manifest(origin))
     for folder, limit in (("all", None), ("few", 0.00002)):
@@ -159,11 +176,12 @@ def test_images_arrive_as_they_are_whatever_the_limit(server: BadServer, origin:
 
 
 def test_a_server_that_comes_back_is_waited_for(
-    server: BadServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: BadServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(urls, "SECONDS_BEFORE_A_WORD", 0.2)
     cache = open_cache(server, tmp_path / "cache")
     server.stop()
-    threading.Timer(4.5, server.start).start()
+    threading.Timer(1.0, server.start).start()
     assert cache.path(0).exists()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"waiting for {cache.remote.url}/celeba-all-000000.tar (") and "until" in line
