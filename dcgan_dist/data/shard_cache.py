@@ -63,6 +63,7 @@ class ShardCache:
             self._fetch_indices()
             self._room = self._room_for_tars(limit_bytes)
             self._wanted = self._open_wanted() if self._room is not None else None
+            self._make_room(0)  # the limit may have been higher before
 
     @property
     def is_limited(self) -> bool:
@@ -120,7 +121,7 @@ class ShardCache:
         """The begun file of a tar, locked; None if it is whole, another's, or there is no room for it yet."""
         path, part = self.folder / shard.file, self._part(shard)
         with self._locked():
-            if path.exists() or not (part.exists() or self._make_room(shard)):
+            if path.exists() or not (part.exists() or self._make_room(shard.bytes)):
                 return None
             file = part.open("ab")
             if not _lock(file):
@@ -186,12 +187,12 @@ class ShardCache:
             )
         return room if room < sum(shard.bytes for shard in self.manifest.shards) else None
 
-    def _make_room(self, new: Shard) -> bool:
-        """Throws out what is needed last until another tar fits; False if what is needed now leaves no room."""
+    def _make_room(self, new_bytes: int) -> bool:
+        """Throws out what is needed last until so much more fits; False if what is needed now leaves no room."""
         if self._room is None:
             return True
         there = [shard for shard in self.manifest.shards if self._is_there(shard)]
-        used = sum(shard.bytes for shard in there) + new.bytes
+        used = sum(shard.bytes for shard in there) + new_bytes
         wanted = self._wanted_by_anyone()
         for shard in sorted(there, key=lambda shard: wanted[self._numbers[shard.file]]):
             if used <= self._room or wanted[self._numbers[shard.file]] == NOW:

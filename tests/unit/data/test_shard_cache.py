@@ -107,6 +107,14 @@ def test_what_is_needed_last_is_thrown_out(server: BadServer, tmp_path: Path) ->
     assert tars(folder) == [0, 3]
 
 
+def test_a_limit_that_is_lower_than_before_is_kept_from_the_start(server: BadServer, tmp_path: Path) -> None:
+    cache = open_cache(server, tmp_path)
+    for number in range(SHARDS):
+        cache.path(number)
+    open_cache(server, tmp_path, room_for(cache, 2))
+    assert len(tars(tmp_path)) == 2
+
+
 def test_what_another_process_needs_now_stays_until_it_is_read(server: BadServer, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     limit = room_for(open_cache(server, folder), 1)
