@@ -90,6 +90,10 @@ def _scaling(scaling: dict[str, Any]) -> Any:
     for ranks, weak in scaling.get("predicted images per second, weak", {}).items():
         strong = scaling["predicted images per second, strong"].get(ranks)
         table.add_row(str(ranks), f"{weak:,.0f}", f"{strong:,.0f}" if strong else "", "the model")
+    for ranks, images in scaling.get("images a rank for 90 % of its speed alone", {}).items():
+        table.add_row(
+            str(ranks), f"from {images:,} images a rank on" if images else "", "", "the model, at 90 % a rank"
+        )
     return table
 
 

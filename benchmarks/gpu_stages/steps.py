@@ -24,6 +24,7 @@ from benchmarks.plain_ways import Examples, Plain, Tutorial
 from dcgan_dist.config import TrainSection
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
 from dcgan_dist.distributed.world import World
+from dcgan_dist.gan.fast.blocks import BlocksToImage, ImageToBlocks
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE
 
 BATCHES = {"cuda": (128, 1024), "cpu": (8,)}
@@ -39,6 +40,7 @@ SWITCHES: dict[str, TrainSection] = {
 """Every switch that a user has on how a step runs, one at a time."""
 KINDS = {
     "batch norm": r"^_(measure|combine|normalise|gradient_sums|add_up|input_gradient)$|batch_norm|batchnorm",
+    "images, latents": r"^_(to_blocks|from_blocks|join|take|draw_normal)$",
     "padding, layout": r"nchwToNhwc|nhwcToNchw|AddPadding|[pP]adding",
     "convolution": r"conv|xmma|cutlass|implicit|wgrad|dgrad|fprop|gemm|nvjet",
     "copies": r"^Mem(cpy|set)|copy|CatArray|index|gather",
@@ -46,6 +48,7 @@ KINDS = {
     "activations": r"leaky|relu|threshold|clamp|tanh|where",
 }
 """What a kernel's name tells of its purpose; the first that is found counts."""
+KINDS_OF_BLOCKS = (ImageToBlocks, BlocksToImage)
 TINY_US = 5.0  # a kernel of less is hardly more than its launch
 
 
@@ -145,9 +148,18 @@ def _work(ours: Ours) -> dict[str, float]:
         nonlocal of_kernels
         of_kernels += 8 * output.numel() * output.element_size() * (output.is_cuda and layer.training)
 
+    def count_blocks(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        # Images are read and blocks written, or the other way round; and so are their gradients.
+        nonlocal of_kernels
+        images = inputs[0] if isinstance(layer, ImageToBlocks) else output
+        both = images.numel() * (1 + (1 + 2 / images.shape[-1]) ** 2 * 16 / 12)
+        of_kernels += int((1 + images.requires_grad) * both * images.element_size())
+
     networks = (ours.state.generator, ours.state.discriminator)
+    blocks = [layer for network in networks for layer in network.modules() if isinstance(layer, KINDS_OF_BLOCKS)]
     layers = [layer for network in networks for layer in network.modules() if isinstance(layer, SyncBatchNorm2d)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
+    hooks += [layer.register_forward_hook(count_blocks) for layer in blocks]
     with FlopCounterMode(display=False) as flops, BytesCounted() as moved:
         ours.eager_step()
     for hook in hooks:
