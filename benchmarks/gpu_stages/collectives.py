@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.gpu_check import Options
 from benchmarks.gpu_stages.steps import Contender
 from benchmarks.ours import Ours
+from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainSection
 from dcgan_dist.distributed.world import World
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate
@@ -73,9 +74,17 @@ def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
 
 
 def _at(batch: int, device: torch.device) -> dict[str, Any]:
-    ways = {}
-    for name, kind in (("alone", World), ("one of many", OneOfMany)):
-        ours = Ours(None, batch, kind(0, 1, 0, 1, device), TrainSection(), threads=2)
+    ways: dict[str, Contender] = {}
+    result: dict[str, Any] = {}
+    for name, kind in (("alone", World), ("one of many", OneOfMany), ("in symmetric memory", OneOfMany)):
+        train = TrainSection(symmetric_memory=name == "in symmetric memory")
+        try:
+            ours = Ours(None, batch, kind(0, 1, 0, 1, device), train, threads=2)
+        except RuntimeError as error:
+            if not train.symmetric_memory:
+                raise
+            result["no symmetric memory"] = in_one_line(error, 200)
+            continue
         ways[name] = Contender(ours.step, True, False, ours)
     for way in ways.values():
         way.run(1)
@@ -87,7 +96,7 @@ def _at(batch: int, device: torch.device) -> dict[str, Any]:
     steps = max(3, int(0.2 / ways["alone"].run(2))) if device.type == "cuda" else 1
     turns = [{name: way.run(steps) for name, way in ways.items()} for _ in range(5)]
     update = ways["one of many"].ours.update  # type: ignore[union-attr]
-    result: dict[str, Any] = {
+    result |= {
         "collectives": collectives,
         "recorded": isinstance(update, CapturedUpdate) and update.is_captured,
         **{f"ms {name}": 1e3 * statistics.median(turn[name] for turn in turns) for name in ways},

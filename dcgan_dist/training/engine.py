@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
-from dcgan_dist.distributed.gradients import average, replicate
+from dcgan_dist.distributed.gradients import average, in_symmetric_memory, replicate
 from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.fast import blocks
@@ -83,14 +83,10 @@ def _open_step(
     plain = train.engine == "ddp"
 
     def learner(network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Learner:
-        return Learner(
-            replicate(network, world) if plain else network,
-            optimizer,
-            scaler,
-            precision,
-            average_gradients=partial(average, world=world) if world.has_peers and not plain else None,
-            copies={} if plain else half_copies(network, precision),
-        )
+        network, copies = (replicate(network, world), {}) if plain else (network, half_copies(network, precision))
+        averages = partial(average, world=world) if world.has_peers and not plain else None
+        with in_symmetric_memory(world, train.symmetric_memory):  # the gradients; all else is there already
+            return Learner(network, optimizer, scaler, precision, averages, copies)
 
     return GanStep(
         learner(state.generator, state.generator_optimizer, state.generator_scaler),
