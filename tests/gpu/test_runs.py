@@ -119,6 +119,7 @@ def test_the_watch_warns_of_a_batch_norm_that_does_not_subtract_the_mean(
     broken = train(shards, tmp_path / "broken", *settings)
     assert set(read_status(broken)["warnings"]) & {"exploding", "guessing"}
     kinds = [json.loads(line)["kind"] for line in (broken / "events.jsonl").read_text().splitlines()]
+    kinds = [kind for kind in kinds if kind != "pixels"]
     assert "warning" in kinds
 
 
