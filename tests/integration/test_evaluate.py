@@ -59,7 +59,7 @@ def evaluated(finished_run: Path, shards: Path, tmp_path_factory: pytest.TempPat
         if ranks not in found:
             folder = tmp_path_factory.mktemp("evaluated") / str(ranks)
             shutil.copytree(finished_run, folder / "run")
-            shutil.copytree(shards, folder / "shards")
+            shutil.copytree(shards, folder / "shards", ignore=shutil.ignore_patterns("evaluation"))
             options = ("--shards", folder / "shards", "--num-images", 100, "--json")
             result = evaluate(ranks, "--checkpoint", folder / "run", *options)
             assert result.returncode == 0, result

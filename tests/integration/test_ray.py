@@ -44,7 +44,7 @@ def command(faces: Path, out: Path, *options: object) -> list[str]:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
 
 
 def children(process: int) -> dict[int, str]:
