@@ -40,8 +40,9 @@ class Ours:
         self.waiting = Waiting()
         samples = self.manifest.samples if self.manifest else BATCHES_IN_MEMORY * batch
         self.plan = BatchPlan(0, samples, batch, *share(batch, world.rank, world.size), flip=False)
-        pixels = torch.randint(0, 256, (1 if shards else samples, 64, 64, 3), dtype=torch.uint8)
-        self._take_from(CachedPixels(pixels.to(world.device)))
+        # Random pixels, again and again: enough for steps before the shards are open.
+        pixels = torch.randint(0, 256, (batch, 64, 64, 3), dtype=torch.uint8).to(world.device)
+        self._take_from(CachedPixels(pixels[torch.arange(samples, device=world.device) % batch]))
 
     def _take_from(self, source: PixelSource) -> None:
         self.inputs = self._inputs(source)

@@ -115,6 +115,7 @@ class Nodes(Generic[Job, Result]):
                     raise explained(error) from None
                 except self._ray.exceptions.RayError as error:
                     self._put_back(placed, error)
+                    self._looked = 0.0  # at once: its node may be gone
 
     def _waits(self) -> bool:
         """Whether there is a job to be started."""
