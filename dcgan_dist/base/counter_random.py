@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 # The two multipliers and the increment of SplitMix64 (Steele et al. 2014, figure 16), as signed 64-bit numbers.
-_INCREMENT = 0x9E3779B97F4A7C15 - 2**64
-_FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
+INCREMENT = 0x9E3779B97F4A7C15 - 2**64
+FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
+SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
 
 # A stream's numbers depend on its place here: new ones go to the end, or every run would change.
 STREAMS = (
@@ -34,7 +34,7 @@ def words(seed: int, stream: str, first: int | Tensor, count: int, device: torch
     `first` may lie on the device, int64 [].
     """
     position = torch.arange(1, count + 1, dtype=torch.int64, device=device) + first
-    return _mix(position.mul_(_INCREMENT).add_(stream_key(seed, stream)))
+    return _mix(position.mul_(INCREMENT).add_(stream_key(seed, stream)))
 
 
 def stream_seed(seed: int, stream: str, index: int = 0) -> int:
@@ -68,12 +68,12 @@ def uniform(seed: int, stream: str, first: int | Tensor, count: int, size: int, 
 def stream_key(seed: int, stream: str) -> int:
     """Where a stream starts, as a signed 64-bit number."""
     start = torch.tensor([seed, STREAMS.index(stream) + 1], dtype=torch.int64)
-    return int(_mix(_mix(start[:1] + _INCREMENT) + start[1:].mul(_INCREMENT)).item())
+    return int(_mix(_mix(start[:1] + INCREMENT) + start[1:].mul(INCREMENT)).item())
 
 
 def _mix(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shifted(bits, 30)) * _FIRST_MULTIPLIER
-    bits = (bits ^ _shifted(bits, 27)) * _SECOND_MULTIPLIER
+    bits = (bits ^ _shifted(bits, 30)) * FIRST_MULTIPLIER
+    bits = (bits ^ _shifted(bits, 27)) * SECOND_MULTIPLIER
     return bits ^ _shifted(bits, 31)
 
 

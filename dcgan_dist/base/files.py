@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -94,3 +95,15 @@ def keep_rows(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     kept = [row for row in rows if wanted(row)]
     if len(kept) < len(rows):
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def lock_if_free(file: IO[bytes]) -> bool:
+    """Locks a file for as long as it is open, unless somebody else has (flock); returns whether it did.
+
+    The lock ends with its process. Raises OSError on a network file system without locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

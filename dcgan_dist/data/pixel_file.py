@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from dcgan_dist.base.files import sync_folder
+from dcgan_dist.base.files import lock_if_free, sync_folder
 
 FOLDER = "pixels"
 """Where the files lie in a folder of shards."""
@@ -129,7 +128,7 @@ def _held_alone(temporary: Path) -> Iterator[IO[bytes]]:
     """The temporary file, empty and locked: what a killed process has left is used again. Removed after an error."""
     with temporary.open("ab") as file:
         try:
-            locked = _locked(file)
+            locked = lock_if_free(file)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise OSError(error.errno, f"cannot be locked, {error.strerror}", str(temporary)) from None
@@ -141,15 +140,6 @@ def _held_alone(temporary: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _locked(file: IO[bytes]) -> bool:
-    """Takes the lock of a file if nobody has it. Raises OSError on a network file system without locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
@@ -212,7 +202,7 @@ class FoundFile:
         if self.path.suffix != ".tmp":
             return False
         with contextlib.suppress(OSError), self.path.open("rb") as file:
-            return not _locked(file)
+            return not lock_if_free(file)
         return False
 
 

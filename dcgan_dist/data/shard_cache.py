@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.files import temporary_name
+from dcgan_dist.base.files import lock_if_free, temporary_name
 from dcgan_dist.base.urls import Remote, cache_home, is_url
 from dcgan_dist.config import DataConfig
 from dcgan_dist.data.shard_format import (
@@ -124,7 +124,7 @@ class ShardCache:
             if path.exists() or not (part.exists() or self._make_room(shard.bytes)):
                 return None
             file = part.open("ab")
-            if not _lock(file):
+            if not lock_if_free(file):
                 file.close()
                 return None
             if path.exists():  # its owner was just done
@@ -209,7 +209,7 @@ class ShardCache:
         (self.folder / shard.file).unlink(missing_ok=True)
         if (part := self._part(shard)).exists():
             with part.open("ab") as file:
-                if not _lock(file):
+                if not lock_if_free(file):
                     return False
                 part.unlink(missing_ok=True)
         return True
@@ -227,17 +227,8 @@ class ShardCache:
         urgency = np.zeros(len(self.manifest.shards), dtype=np.uint8)
         for path in self.folder.glob(".wanted.*"):
             with path.open("r+b") as file:
-                if _lock(file):
+                if lock_if_free(file):
                     path.unlink(missing_ok=True)
                 else:
                     np.maximum(urgency, np.frombuffer(file.read(), dtype=np.uint8), out=urgency)
         return urgency
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Locks a file for as long as it is open; False if another has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

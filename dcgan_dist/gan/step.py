@@ -86,15 +86,15 @@ class GanStep:
         with stage("draw"), torch.set_grad_enabled(self.reuse_fakes):
             fakes = self.generator(batch.first_latents)
         with stage("discriminator"):
-            real = self._real(batch, numbers[0])
             d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(
-                real, augment(fakes.detach(), numbers[1]), batch.first_latents, batch.noise
+                self._real(batch, numbers[0]), augment(fakes.detach(), numbers[1]), batch.first_latents, batch.noise
             )
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with stage("generator"), self.discriminator.frozen():
             fakes = augment(fakes if self.reuse_fakes else self.generator(batch.second_latents), numbers[3])
-            g_loss, g_lost = self._update_generator(fakes, self._real(batch, numbers[2]), batch.second_latents)
+            real = self._real(batch, numbers[2]) if self.loss.is_relative else None
+            g_loss, g_lost = self._update_generator(fakes, real, batch.second_latents)
         if self.loss.is_relative:  # more real than the other image of its pair
             real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
         if self.loss.judges_probability:
@@ -102,15 +102,18 @@ class GanStep:
         return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
     def _real(self, batch: Batch, numbers: Tensor | None) -> Tensor:
-        """Real images in [-1, 1], augmented; pixels as they are if nothing is done to them, see `_judge`."""
-        if batch.noise is None and numbers is None:
-            return batch.pixels
-        return augment(to_signed_unit(batch.pixels, self.precision.weights), numbers)
+        """Real images in [-1, 1], augmented; pixels as they are if there are no numbers, see `_judge`."""
+        return batch.pixels if numbers is None else augment(self._scaled(batch.pixels), numbers)
+
+    def _scaled(self, pixels: Tensor) -> Tensor:
+        return to_signed_unit(pixels, self.precision.weights)
 
     def _update_discriminator(
         self, real_images: Tensor, fake_images: Tensor, latents: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         take_power_step(self.discriminator.network)
+        if noise is not None and real_images.dtype == torch.uint8:
+            real_images = self._scaled(real_images)
         noisy_images = () if noise is None else (real_images + NOISE_STD * noise,)
         real_logits, *noisy_logits, fake_logits = self._judge(latents, real_images, *noisy_images, fake_images)
         loss = objective = self.loss.discriminator(real_logits, fake_logits)
@@ -120,9 +123,11 @@ class GanStep:
         self.discriminator.refresh()
         return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(self, fake_images: Tensor, real_images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator must be frozen; only a relative loss needs real images."""
-        if self.loss.is_relative:
+    def _update_generator(
+        self, fake_images: Tensor, real_images: Tensor | None, latents: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The discriminator must be frozen; real images are given for a relative loss."""
+        if real_images is not None:
             real_logits, fake_logits = self._judge(latents, real_images, fake_images)
         else:
             real_logits = fake_logits = self._full(self.discriminator(fake_images, *self._conditions(latents)))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
@@ -21,19 +21,12 @@ from dcgan_dist.gan.images import join
 from dcgan_dist.gan.learner import Learner, half_copies
 from dcgan_dist.gan.losses import LOSSES
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.gan.step import Batch, GanStep
+from dcgan_dist.gan.step import GanStep
 from dcgan_dist.gan.weights import update_average
+from dcgan_dist.training.by_position import StepInputs
 from dcgan_dist.training.state import TrainState
 
 log = logging.getLogger(__name__)
-
-
-class Inputs(Protocol):
-    """Where a step takes what it works on."""
-
-    def take(self) -> tuple[Batch, int | Tensor]:
-        """The next step's batch, and the half-life of the average in images, a scalar on the device if it changes."""
-        ...
 
 
 class Update(Protocol):
@@ -64,7 +57,7 @@ def choose_kernels(config: TrainSection) -> None:
 
 
 def open_update(
-    config: TrainConfig, state: TrainState, precision: Precision, inputs: Inputs, batches: BatchPlan, world: World
+    config: TrainConfig, state: TrainState, precision: Precision, inputs: StepInputs, batches: BatchPlan, world: World
 ) -> EagerUpdate | CapturedUpdate:
     """The update of `state` on this rank's share of a batch, run as `config.train` asks for it and the device can."""
     step = _open_step(config.train, state, precision, batches, world)
@@ -85,7 +78,7 @@ def _open_step(
     def learner(network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Learner:
         network, copies = (replicate(network, world), {}) if plain else (network, half_copies(network, precision))
         averages = partial(average, world=world) if world.has_peers and not plain else None
-        with in_symmetric_memory(world, train.symmetric_memory):  # the gradients; all else is there already
+        with in_symmetric_memory(world, train.symmetric_memory and not plain):  # of all, the gradients alone
             return Learner(network, optimizer, scaler, precision, averages, copies)
 
     return GanStep(
@@ -107,7 +100,7 @@ class EagerUpdate:
 
     step: GanStep
     state: TrainState
-    inputs: Inputs
+    inputs: StepInputs
     global_batch: int
 
     @property

@@ -17,12 +17,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dcgan_dist.base import counter_random
+from dcgan_dist.gan.fast.batch_norm_kernels import OPTIONS
+
 BLOCK_CHANNELS = 16  # of which the last four are zero
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # the second was Triton's default up to 3.9
 TILE = 1024
-_INCREMENT = tl.constexpr(0x9E3779B97F4A7C15 - 2**64)  # SplitMix64, as in base/counter_random.py
-_FIRST_MULTIPLIER = tl.constexpr(0xBF58476D1CE4E5B9 - 2**64)
-_SECOND_MULTIPLIER = tl.constexpr(0x94D049BB133111EB - 2**64)
+_INCREMENT = tl.constexpr(counter_random.INCREMENT)
+_FIRST_MULTIPLIER = tl.constexpr(counter_random.FIRST_MULTIPLIER)
+_SECOND_MULTIPLIER = tl.constexpr(counter_random.SECOND_MULTIPLIER)
 _ANGLE = tl.constexpr(2 * math.pi / 2**32)
 
 
