@@ -57,18 +57,21 @@ def main() -> None:
 
 
 def _ours(folder: Path, device: Any, threads: int) -> Callable[[], object]:
-    from dcgan_dist.data.decode_dali import decode_with_dali
+    from dcgan_dist.config import DataConfig
+    from dcgan_dist.data.loader import open_decoder
     from dcgan_dist.data.mapped_shards import MappedShards
     from dcgan_dist.data.sample_order import sample_ids
     from dcgan_dist.data.shard_format import read_manifest
+    from dcgan_dist.distributed.world import World
 
     shards = MappedShards(folder, read_manifest(folder))
+    config = DataConfig(shards=str(folder), image_size=SIZE, decoder="dali")
 
     def batches() -> Iterator[list[int]]:
         for position in itertools.count(0, BATCH):
             yield sample_ids(0, len(shards), position, BATCH).tolist()
 
-    stream = decode_with_dali(shards, batches(), SIZE, "short_side", device, threads)
+    stream = open_decoder(config, shards, World(0, 1, 0, 1, device), threads)(batches())
     return lambda: next(stream)
 
 

@@ -27,7 +27,12 @@ def jpeg(height: int, width: int, mode: str = "RGB", seed: int = 0, **options: o
     return buffer.getvalue()
 
 
-def write_shards(folder: Path, jpegs: Mapping[str, bytes], smallest: tuple[int, int] = (1, 1)) -> MappedShards:
+def write_shards(
+    folder: Path,
+    jpegs: Mapping[str, bytes],
+    smallest: tuple[int, int] = (1, 1),
+    largest: tuple[int, int] = (999, 999),
+) -> MappedShards:
     """Packs the images into one shard, key by key, without looking at them, and opens it."""
     folder.mkdir(parents=True, exist_ok=True)
     tar = folder / "celeba-all-000000.tar"
@@ -40,5 +45,5 @@ def write_shards(folder: Path, jpegs: Mapping[str, bytes], smallest: tuple[int, 
     index = folder / index_name(tar.name)
     index.write_text(index_lines(tar))
     shard = Shard(tar.name, len(jpegs), tar.stat().st_size, file_sha256(tar), file_sha256(index))
-    write_manifest(folder, Manifest("celeba", "all", 0, len(jpegs), smallest, (999, 999), (), (shard,)))
+    write_manifest(folder, Manifest("celeba", "all", 0, len(jpegs), smallest, largest, (), (shard,)))
     return MappedShards(folder, read_manifest(folder))

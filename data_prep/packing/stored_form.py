@@ -59,11 +59,10 @@ def store(content: bytes, form: Form) -> Stored:
         return stored
     image = _checked(lambda: _as_rgb(picture, form))
     if form.size is not None:
-        from PIL.Image import fromarray
-
         from dcgan_dist.data.crop import crop_and_resize
+        from dcgan_dist.data.plain_png import plain_png
 
-        image = fromarray(crop_and_resize(image, form.size, "short_side"))
+        return Stored("png", plain_png(crop_and_resize(image, form.size, "short_side")), form.size, form.size, True)
     png = io.BytesIO()
     image.save(png, "PNG")
     return Stored("png", png.getvalue(), image.height, image.width, True)

@@ -27,21 +27,22 @@ def decode_with_pillow(
 
     Raises ShardError naming an image that cannot be decoded.
     """
-
-    def one(sample: int) -> np.ndarray:
-        try:
-            return decode(shards.jpeg(sample).tobytes(), size, crop)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ShardError(f"{shards.name(sample)}: cannot be decoded ({error}); prepare the shards again") from None
-
     with ThreadPoolExecutor(threads) as pool:  # Pillow decodes and resizes without holding the interpreter
         waiting: deque[list[Future[np.ndarray]]] = deque()
         for batch in batches:
-            waiting.append([pool.submit(one, sample) for sample in batch])
+            waiting.append([pool.submit(decode_one, shards, sample, size, crop) for sample in batch])
             if len(waiting) > BATCHES_AHEAD:
                 yield _collect(waiting.popleft(), device)
         while waiting:
             yield _collect(waiting.popleft(), device)
+
+
+def decode_one(shards: EncodedImages, sample: int, size: int, crop: Crop) -> np.ndarray:
+    """One sample as uint8 [size, size, 3]. Raises ShardError naming it if it cannot be decoded."""
+    try:
+        return decode(shards.jpeg(sample).tobytes(), size, crop)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ShardError(f"{shards.name(sample)}: cannot be decoded ({error}); prepare the shards again") from None
 
 
 def decode(content: bytes, size: int, crop: Crop) -> np.ndarray:

@@ -69,6 +69,11 @@ class FetchedShards:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def image_bytes(self) -> np.ndarray:
+        """Size of each image's file: int64 [samples]."""
+        return self.places[:, 2]
+
     def name(self, sample: int) -> str:
         """Where a sample lies, for a message: tar and key."""
         number, offset, _ = self.places[sample]

@@ -25,6 +25,7 @@ from dcgan_dist.config import DataConfig
 from dcgan_dist.data.crop import needed_size
 from dcgan_dist.data.decode_dali import decode_with_dali
 from dcgan_dist.data.decode_pillow import decode_with_pillow
+from dcgan_dist.data.decode_plain import are_plain, decode_plain
 from dcgan_dist.data.fetched_shards import FetchedShards
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.pixel_cache import CachedPixels, KeptPixels, PixelSource, fill_cache
@@ -66,13 +67,15 @@ class BatchPlan:
 
 
 def open_decoder(config: DataConfig, shards: Shards, world: World, cores: int) -> PixelSource:
-    """The decoder the configuration asks for, on this rank's device.
+    """The decoder the configuration asks for, on this rank's device, or none where pixels are stored as training wants.
 
     Raises UserError if DALI is asked for and absent, or images are too small for the crop.
     """
     _check_crop(config, shards.manifest)
     settings = {"size": config.image_size, "crop": config.crop, "device": world.device, "threads": cores}
     decode = decode_with_dali if decoder_name(config) == "dali" else decode_with_pillow
+    if are_plain(shards.manifest, shards.image_bytes, config.image_size, config.crop):
+        decode = decode_plain
     if isinstance(shards, FetchedShards):
         return partial(_decode_arriving, shards, partial(decode, **settings))
     return partial(decode, shards, **settings)

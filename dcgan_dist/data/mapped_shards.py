@@ -50,6 +50,11 @@ class MappedShards:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def image_bytes(self) -> np.ndarray:
+        """Size of each image's file: int64 [samples]."""
+        return self._places[:, 2]
+
     def jpeg(self, sample: int) -> np.ndarray:
         """The bytes of one JPEG: uint8 [size], a view that copies nothing."""
         shard, offset, size = self._places[sample]

@@ -15,7 +15,7 @@ from tests.running import ROOT
 from tests.unit.test_import_direction import MODULES, between_modules
 
 MOST_PARAMETERS, LONGEST_FUNCTION, LONGEST_FILE = 7, 60, 260
-MOST_MODULES = {"train": 80, "generate": 47, "evaluate": 45, "export": 30, "report": 25}
+MOST_MODULES = {"train": 81, "generate": 48, "evaluate": 45, "export": 30, "report": 25}
 """What a command reaches, itself included."""
 KERNELS = {"dcgan_dist.gan.fast.batch_norm_kernels", "dcgan_dist.gan.fast.image_kernels"}
 """Files whose functions have as many parameters, and they as many lines, as kernels need."""
