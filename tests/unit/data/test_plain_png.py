@@ -85,7 +85,7 @@ def test_a_damaged_one_is_named(tmp_path: Path) -> None:
     content = plain_png(noise(32))
     damaged = content[:200] + bytes(40) + content[240:]
     shards = shards_of(tmp_path, content, damaged)
-    with pytest.raises(ShardError, match="celeba-all-000000.tar, image 000001: cannot be decoded"):
+    with pytest.raises(ShardError, match=r"celeba-all-000000\.tar, image 000001: cannot be decoded"):
         pixels_of(shards)
 
 
