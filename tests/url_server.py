@@ -105,7 +105,7 @@ def folder_app(folder: Path) -> App:
 
 def s3_app() -> App:
     """moto's S3."""
-    from moto.server import DomainDispatcherApplication, create_backend_app  # pyright: ignore[reportMissingImports]
+    from moto.server import DomainDispatcherApplication, create_backend_app
 
     return DomainDispatcherApplication(create_backend_app)
 
@@ -132,7 +132,7 @@ def s3_environment(server: BadServer) -> dict[str, str]:
 
 def put_into_bucket(server: BadServer, folder: Path, bucket: str) -> str:
     """Uploads a folder to a new bucket; returns its URL."""
-    import boto3  # pyright: ignore[reportMissingImports]
+    import boto3
 
     variables = s3_environment(server)
     client = boto3.client(

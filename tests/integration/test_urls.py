@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +33,6 @@ from tests.url_server import (
     serving,
 )
 
-HAS_S3 = all(importlib.util.find_spec(name) for name in ("moto", "boto3", "s3fs"))
 LIMIT_GIB = 0.0016  # of 2.8 MiB: two tars of four, and the indices
 
 
@@ -86,9 +84,7 @@ class Watched:
         return self.most
 
 
-@pytest.mark.parametrize(
-    "kind", ["http", pytest.param("s3", marks=pytest.mark.skipif(not HAS_S3, reason="needs s3fs, moto and boto3"))]
-)
+@pytest.mark.parametrize("kind", ["http", "s3"])
 def test_a_run_from_a_bad_server_killed_and_resumed_within_a_limit_ends_in_the_bits_of_the_local_one(
     kind: str, local_run: Path, shards: Path, server: BadServer, tmp_path: Path
 ) -> None:
