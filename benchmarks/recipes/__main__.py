@@ -162,8 +162,17 @@ def _carry_out(study: Study, trials: list[Trial], at_once: int) -> list[str]:
     import torch
 
     from benchmarks.recipes.running import carry_out
+    from dcgan_dist.base.files import lock_if_free
 
-    return carry_out(study, trials, at_once, torch.cuda.device_count())
+    try:
+        study.out.mkdir(parents=True, exist_ok=True)
+        lock = (study.out / ".lock").open("ab")
+    except OSError as error:
+        raise UserError(f"--out {study.out}: cannot be written ({error.strerror}); choose another folder") from None
+    with lock:
+        if not lock_if_free(lock):
+            raise UserError(f"--out {study.out}: another study is running there; wait for it, or choose another folder")
+        return carry_out(study, trials, at_once, torch.cuda.device_count())
 
 
 def _show(study: Study, trials: list[Trial]) -> None:

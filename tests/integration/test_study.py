@@ -32,6 +32,11 @@ def test_a_study_that_is_killed_leaves_nothing_running_and_goes_on_where_it_was(
     first = out / "paper" / "seed-0"
     with started(command) as process:
         wait_until(lambda: (first / "status.json").exists() and read_status(first)["status"] == "done", process, 180)
+        second = run_command(command)
+        assert second.returncode == 2
+        assert user_errors(second) == [
+            f"error: --out {out}: another study is running there; wait for it, or choose another folder"
+        ]
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         until = time.monotonic() + 20
