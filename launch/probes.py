@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.config import DataConfig, TrainConfig
-from dcgan_dist.data.loader import PixelSource, open_decoder, open_shards
-from dcgan_dist.data.shard_format import Manifest, read_manifest
+from dcgan_dist.data.loader import PixelSource, Shards, open_decoder, open_shards
+from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.leaving import is_out_of_memory
 from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_cores
@@ -122,12 +122,12 @@ def _noise(size: int, world: World) -> PixelSource:
     return draw
 
 
-def check_memory(config: TrainConfig, manifest: Manifest, world: World) -> Check:
+def check_memory(config: TrainConfig, shards: Shards, world: World) -> Check:
     """Takes this rank's steps without the others: one that has no room for them must not leave others waiting inside.
 
     Raises UserError, on every rank, if the batch does not fit the ranks or the data.
     """
-    plan = settle(config, manifest, None, world)
+    plan = settle(config, shards, None, world)
     try:
         rehearsal = Rehearsal(config, plan, world.alone())
         rehearsal.warm_up()
@@ -141,12 +141,12 @@ def check_memory(config: TrainConfig, manifest: Manifest, world: World) -> Check
     return Check("training", "ok", "a step fits")
 
 
-def measure_training(config: TrainConfig, manifest: Manifest, world: World) -> tuple[Check, int, float]:
+def measure_training(config: TrainConfig, shards: Shards, world: World) -> tuple[Check, int, float]:
     """Trains some steps on noise; also the images the run will take and how many a second all ranks do together."""
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(world.device)
-    plan = settle(config, manifest, None, world)
+    plan = settle(config, shards, None, world)
     rehearsal = Rehearsal(config, plan, world)
     rehearsal.warm_up()
     once = _seconds_each(1, rehearsal.step, world)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.base.urls import is_url
 from dcgan_dist.data.sample_order import sample_ids
-from dcgan_dist.data.shard_format import Manifest
-from dcgan_dist.data.shard_index import read_annotations
+from dcgan_dist.data.shard_index import AnnotatedShards, read_annotations
 from dcgan_dist.distributed.world import World
 
 NO_CLASSES, STORED_CLASS = "none", "class"
@@ -127,23 +124,20 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(str, names[:MOST_LISTED])) + (", ..." if len(names) > MOST_LISTED else "")
 
 
-def classes_of_shards(shards: str, manifest: Manifest, setting: str, world: World) -> Classes | None:
+def classes_of_shards(shards: AnnotatedShards, setting: str, world: World) -> Classes | None:
     """What `model.classes` asks for, read from the annotations of all images; None if it asks for nothing.
 
-    Rank 0 reads for all. Raises UserError, on every rank, if the images have no such classes.
+    Rank 0 reads for all; tars behind a URL are fetched for it. Raises UserError, on every rank, if the images have no
+    such classes.
     """
     if setting == NO_CLASSES:
         return None
-    if is_url(shards):
-        raise UserError(f"model.classes = {setting}: annotations are not read from a URL yet; copy the shards here")
-    return world.broadcast_object(world.on_main(_read, Path(shards), manifest, setting))
+    return world.broadcast_object(world.on_main(_read, shards, setting))
 
 
-def _read(folder: Path, manifest: Manifest, setting: str) -> Classes:
-    annotations = read_annotations(
-        folder, manifest, manifest.samples, lambda number: (folder / manifest.shards[number].file).open("rb")
-    )
-    complaint = f"model.classes = {setting}: {folder}"
+def _read(shards: AnnotatedShards, setting: str) -> Classes:
+    annotations = read_annotations(shards, shards.manifest.samples)
+    complaint = f"model.classes = {setting}: {shards.folder}"
     if setting == STORED_CLASS:
         return _of_stored_class(annotations, complaint)
     return _of_attributes(annotations, tuple(name.strip() for name in setting.split(",")), complaint)

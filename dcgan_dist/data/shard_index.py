@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from dcgan_dist.data.shard_format import Manifest, ShardError, index_name
 
@@ -81,17 +81,32 @@ def read_index(path: Path) -> list[Sample]:
     return samples
 
 
-def read_annotations(
-    folder: Path, manifest: Manifest, count: int, open_tar: Callable[[int], IO[bytes]]
-) -> Iterator[Any]:
-    """What is written beside each of the first `count` images, in the order of the shards; {} where nothing is.
+class AnnotatedShards(Protocol):
+    """Tars that can be opened by their number, and may have to be fetched for it."""
 
-    `open_tar` opens the shard of a number, which may have to be fetched; its index lies in `folder`.
+    @property
+    def folder(self) -> Path:
+        """Where their indices lie."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of them."""
+        ...
+
+    def open_tar(self, number: int) -> IO[bytes]:
+        """A tar for reading."""
+        ...
+
+
+def read_annotations(shards: AnnotatedShards, count: int) -> Iterator[Any]:
+    """What is written beside each of the first `count` images, in the order of the shards; {} where nothing is.
 
     Raises ShardError naming the member that is not JSON.
     """
-    for number, shard in enumerate(manifest.shards):
-        with open_tar(number) as file:
+    folder = shards.folder
+    for number, shard in enumerate(shards.manifest.shards):
+        with shards.open_tar(number) as file:
             for sample in read_index(folder / index_name(shard.file))[:count]:
                 file.seek(sample.annotation_offset)
                 try:

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.loader import Shards
-from dcgan_dist.data.shard_index import read_annotations
+from dcgan_dist.data.shard_index import AnnotatedShards, read_annotations
 
 
-def attribute_labels(shards: Shards, attribute: str, count: int) -> Tensor:
+def attribute_labels(shards: AnnotatedShards, attribute: str, count: int) -> Tensor:
     """Whether each of the first `count` images shows the attribute: bool [count].
 
     Raises UserError if the shards do not say, or there is no attribute of this name.
     """
     labels = []
-    for sample in read_annotations(shards.folder, shards.manifest, count, shards.open_tar):
+    for sample in read_annotations(shards, count):
         attributes = sample.get("attributes") if isinstance(sample, dict) else None
         if not isinstance(attributes, dict) or not attributes:
             raise UserError(

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from dcgan_dist.base.errors import RunFailed, UserError
 from dcgan_dist.base.waiting import progress_stages
+from dcgan_dist.config import DataConfig
 from dcgan_dist.data.classes import Classes, classes_of_shards
-from dcgan_dist.data.loader import open_decoder, open_shards
+from dcgan_dist.data.loader import Shards, open_decoder, open_shards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.leaving import is_lost_connection, leave_after_the_culprit
 from dcgan_dist.distributed.workforce import Workforce, keep_freed_memory, take_share_of_cores
@@ -75,8 +76,9 @@ def _evaluate(request: Request, world: World) -> None:
     workforce = Workforce.of(world, cores)
     weights = _weights(request, world)
     trained = load_on_every_rank(request.checkpoint, world, request.ema)
-    classes = _classes(request, trained, world)
-    evaluator = world.together(_evaluator, request, trained, classes, weights, workforce, cores)
+    shards = world.together(_shards, request, trained, world)
+    classes = _classes(request, trained, shards, world)
+    evaluator = world.together(_evaluator, request, trained, shards, classes, weights, workforce, cores)
     others = world.together(_comparable, request, evaluator)
     out = request.out or _scores_of(trained.path)
     world.on_main(_assert_writable, out)
@@ -97,16 +99,28 @@ def _evaluate(request: Request, world: World) -> None:
     print(f"appended to {out}", file=sys.stderr)
 
 
-def _classes(request: Request, trained: Trained, world: World) -> Classes | None:
+def _data(request: Request, trained: Trained) -> DataConfig:
+    """The training's, with what is asked for otherwise."""
+    data = trained.config.data
+    shards, decoder = str(request.shards or data.shards), request.decoder or data.decoder
+    return dataclasses.replace(data, shards=shards, decoder=decoder)
+
+
+def _shards(request: Request, trained: Trained, world: World) -> Shards:
+    data = _data(request, trained)
+    manifest = read_manifest(data.shards)
+    if world.is_main and manifest.fingerprint != trained.saved.dataset_fingerprint:
+        print(f"note: the images in {data.shards} are not those of the training", file=sys.stderr)
+    return open_shards(data, manifest, world)
+
+
+def _classes(request: Request, trained: Trained, shards: Shards, world: World) -> Classes | None:
     """What the real images show of the classes that the networks are told of; UserError if these are others."""
     if request.shown is not None:
         trained.wanted(request.shown)
     if trained.classes is None:
         return None
-    shards = str(request.shards or trained.config.data.shards)
-    manifest = world.together(read_manifest, Path(shards))
-    classes = classes_of_shards(shards, manifest, trained.config.model.classes, world)
-    if classes:
+    if classes := classes_of_shards(shards, trained.config.model.classes, world):
         classes.assert_named(list(trained.classes.names), "give --shards with the same")
     return classes
 
@@ -114,29 +128,21 @@ def _classes(request: Request, trained: Trained, world: World) -> Classes | None
 def _evaluator(
     request: Request,
     trained: Trained,
+    shards: Shards,
     classes: Classes | None,
     weights: Path | None,
     workforce: Workforce,
     cores: int,
 ) -> Evaluator:
-    data = dataclasses.replace(
-        trained.config.data,
-        shards=str(request.shards or trained.config.data.shards),
-        decoder=request.decoder or trained.config.data.decoder,
-    )
-    manifest = read_manifest(data.shards)
-    if workforce.world.is_main and manifest.fingerprint != trained.saved.dataset_fingerprint:
-        print(f"note: the images in {data.shards} are not those of the training", file=sys.stderr)
+    data, samples = _data(request, trained), len(shards)
     metrics = _metrics(request.metrics, weights)
     assert_installed(metrics)
-    shards = open_shards(data, manifest, workforce.world)
     shards.verify(workforce.world.local_rank, workforce.world.local_size)  # what is computed of them is kept
-    samples = manifest.samples
     if classes and request.shown is not None:
         samples = len(classes.showing(classes.wanted(request.shown)))
     return Evaluator(
         data=data,
-        manifest=manifest,
+        manifest=shards.manifest,
         source=open_decoder(data, shards, workforce.world, cores),
         latent_size=trained.config.model.latent_size,
         metrics=metrics,

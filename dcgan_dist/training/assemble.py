@@ -90,7 +90,7 @@ def _start(run: Run) -> int | None:
     checkpointer = Checkpointer(
         run.folder.checkpoints, keep.keep_last, keep.keep_every_images, world, (run.folder.metrics, run.folder.scores)
     )
-    plan = settle(config, data.manifest, find_checkpoint(config.run, checkpointer), world)
+    plan = settle(config, data.shards, find_checkpoint(config.run, checkpointer), world)
     journal = Journal(run.folder, run.stages, world.is_main)
     if plan.saved and plan.saved.images_seen >= plan.total_images:
         return _say_finished(journal, plan.saved.images_seen, lasting_signs(plan.saved.watch))

@@ -14,7 +14,7 @@ from dcgan_dist.base.errors import RunFailed, UserError, in_one_line
 from dcgan_dist.base.grid import columns_of
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.classes import Classes, classes_of_shards
-from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.data.loader import BatchPlan, Shards
 from dcgan_dist.data.shard_format import Manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision, best_precision
@@ -69,8 +69,9 @@ class Plan:
         return StepNumbers(config, self.batches, world, self.precision.weights, rollbacks, conditions)
 
 
-def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: World) -> Plan:
+def settle(config: TrainConfig, shards: Shards, saved: Saved | None, world: World) -> Plan:
     """What follows from configuration, data, checkpoint and ranks; UserError where they do not fit."""
+    manifest = shards.manifest
     if saved:
         world.together(check_identity, config, manifest.fingerprint, saved)
     global_batch = choose_global_batch(config.data, world, saved, manifest.samples)
@@ -80,7 +81,7 @@ def settle(config: TrainConfig, manifest: Manifest, saved: Saved | None, world: 
     if saved:
         check_precision(config, precision.name, saved)
     batches = BatchPlan.of(config.data, config.run.seed, manifest.samples, global_batch, world)
-    classes = classes_of_shards(config.data.shards, manifest, config.model.classes, world)
+    classes = classes_of_shards(shards, config.model.classes, world)
     if saved and classes:
         names = saved.classes["names"] if saved.classes else []
         world.together(classes.assert_named, names, "choose another --run.dir")

@@ -197,10 +197,10 @@ def test_preflight_times_a_step_that_is_replayed(shards: Path, monkeypatch: pyte
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", count)
     data = DataConfig(shards=str(shards), image_size=32, batch_size_per_rank=16)
     config = TrainConfig(data=data, model=ModelConfig(base_channels=16))
-    manifest = read_manifest(shards)
-    assert probes.check_memory(config, manifest, ALONE).status == "ok"
+    mapped = MappedShards(shards, read_manifest(shards))
+    assert probes.check_memory(config, mapped, ALONE).status == "ok"
     in_check = len(replayed)
-    check, _, speed = probes.measure_training(config, manifest, ALONE)
+    check, _, speed = probes.measure_training(config, mapped, ALONE)
     assert in_check == 1, "the last step of the warm-up should be a replayed one"
     assert len(replayed) >= in_check + 3 and speed > 0  # the warm-up's, the one that is timed to know how many, those
     assert "GiB of GPU memory" in check.found

@@ -15,6 +15,7 @@ from PIL import Image
 from dcgan_dist import evaluate, export, generate
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.classes import classes_of_shards
+from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.exporting import load
@@ -29,6 +30,7 @@ from tests.running import (
     run_module,
     run_train,
 )
+from tests.url_server import folder_app, serving
 
 STEPS = 12
 TOLD = (
@@ -48,7 +50,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def trained(shards: Path, folder: Path, *settings: object) -> Finished:
+def trained(shards: Path | str, folder: Path, *settings: object) -> Finished:
     return run_train(1, *TOLD, "--data.shards", shards, "--run.dir", folder, *settings)
 
 
@@ -159,7 +161,31 @@ def test_images_packed_from_folders_have_classes(faces: Path, tmp_path: Path) ->
         (tmp_path / "source" / name / f"{number}.jpg").write_bytes(source.read_bytes())
     result = run_module("data_prep.images", "--source", tmp_path / "source", "--out", tmp_path / "packed")
     assert result.returncode == 0, result
-    manifest = read_manifest(tmp_path / "packed")
-    classes = classes_of_shards(str(tmp_path / "packed"), manifest, "class", World(0, 1, 0, 1, CPU))
+    packed = MappedShards(tmp_path / "packed", read_manifest(tmp_path / "packed"))
+    classes = classes_of_shards(packed, "class", World(0, 1, 0, 1, CPU))
     assert classes and classes.names == ("cats", "dogs")
     assert classes.rows.sum(0).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("limit", [None, 0.0016])  # GiB: two tars of four, and the indices
+def test_classes_of_shards_behind_a_url_are_those_of_the_local_ones(
+    told: Path, shards: Path, tmp_path: Path, limit: float | None
+) -> None:
+    with serving(folder_app(shards.parent)) as server:
+        url = ("--data.cache_dir", tmp_path / "cache", *(("--data.cache_limit_gib", limit) if limit else ()))
+        result = trained(f"http://127.0.0.1:{server.port}/{shards.name}", tmp_path / "run", *url)
+        assert result.returncode == 0, result
+        far, near = (load_checkpoint(checkpoints(run)[-1]) for run in (tmp_path / "run", told))
+        for part in ("generator", "discriminator"):
+            assert_same_tensors(far[part], near[part], part)
+        command(
+            evaluate.main,
+            "--checkpoint",
+            tmp_path / "run",
+            "--num-images",
+            32,
+            "--metrics",
+            "swd",
+            "--class",
+            "Smiling=1",
+        )

@@ -40,6 +40,7 @@ NARROW = {
     ),
     "data_prep": (
         *("dcgan_dist.base", "dcgan_dist.data.crop", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
+        "dcgan_dist.data.plain_png",
         "dcgan_dist.data.pixel_file",  # data_prep.pixels lists what the trainer keeps beside the shards
         "data_prep",
     ),
@@ -47,6 +48,7 @@ NARROW = {
     "data_prep.sources": ("dcgan_dist.base", "data_prep.sources"),
     "data_prep.packing": (
         *("dcgan_dist.base", "dcgan_dist.data.crop", "dcgan_dist.data.shard_format", "dcgan_dist.data.shard_index"),
+        "dcgan_dist.data.plain_png",
         *("data_prep.packing", "data_prep.sources"),
     ),
 }

@@ -15,6 +15,7 @@ from dcgan_dist.base.grid import columns_of
 from dcgan_dist.config import ModelConfig, TrainConfig, TrainSection
 from dcgan_dist.data.classes import ANY, Classes, classes_of_shards
 from dcgan_dist.data.loader import BatchPlan
+from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.data.shard_format import Manifest, Shard, index_name
 from dcgan_dist.data.shard_index import index_lines
@@ -44,7 +45,7 @@ def annotated(folder: Path, annotations: list[object]) -> Manifest:
 
 
 def read(folder: Path, annotations: list[object], setting: str) -> Classes:
-    classes = classes_of_shards(str(folder), annotated(folder, annotations), setting, ALONE)
+    classes = classes_of_shards(MappedShards(folder, annotated(folder, annotations)), setting, ALONE)
     assert classes
     return classes
 
@@ -85,7 +86,10 @@ def test_a_class_that_the_images_do_not_have_is_refused(
 
 
 def test_without_classes_no_annotation_is_read(tmp_path: Path) -> None:
-    assert classes_of_shards("nowhere", annotated(tmp_path / "shards", [{}]), "none", ALONE) is None
+    assert (
+        classes_of_shards(MappedShards(tmp_path / "shards", annotated(tmp_path / "shards", [{}])), "none", ALONE)
+        is None
+    )
 
 
 def test_what_is_asked_for_is_set_and_the_rest_is_as_in_the_images() -> None:
