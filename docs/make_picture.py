@@ -1,6 +1,7 @@
-"""Puts a run's grids side by side: real images, the untrained generator, half way, the end.
+"""Puts grids side by side: those of a run from its beginning to its end, or those at the end of several runs.
 
-python docs/make_picture.py runs/demo docs/images/demo.png
+python docs/make_picture.py docs/images/demo.png runs/demo
+python docs/make_picture.py docs/images/recipes.png "default=runs/study/paper/seed-0" "best=runs/study/best/seed-0"
 """
 
 from __future__ import annotations
@@ -10,18 +11,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-COLUMNS, ROWS, SCALE, MARGIN, CAPTION = 6, 5, 2, 12, 22
+COLUMNS, ROWS, MARGIN, CAPTION = 6, 5, 12, 22
+WIDTH = 400  # of a corner at least, in pixels
 
 
-def main(run: Path, out: Path) -> None:
-    """Cuts the same corner out of four grids and writes them as one PNG."""
-    grids = sorted((run / "samples" / "ema").glob("*.png"), key=lambda path: int(path.stem))
-    chosen = {
-        "real drawings": run / "samples" / "real.png",
-        "untrained": grids[0],
-        f"{int(grids[len(grids) // 2].stem):,} images seen": grids[len(grids) // 2],
-        f"{int(grids[-1].stem):,} images seen": grids[-1],
-    }
+def main(out: Path, runs: list[str]) -> None:
+    """Cuts the same corner out of each grid and writes them as one PNG."""
+    chosen = _over_a_run(Path(runs[0])) if len(runs) == 1 else _of_runs(runs)
     corners = [_corner(Image.open(path)) for path in chosen.values()]
     width, height = corners[0].size
     picture = Image.new("RGB", (len(corners) * (width + MARGIN) - MARGIN, height + CAPTION), "white")
@@ -33,11 +29,33 @@ def main(run: Path, out: Path) -> None:
     picture.save(out, optimize=True)
 
 
+def _over_a_run(run: Path) -> dict[str, Path]:
+    grids = _grids(run)
+    halfway = grids[len(grids) // 2]
+    return {
+        "real drawings": run / "samples" / "real.png",
+        "untrained": grids[0],
+        f"{int(halfway.stem):,} images seen": halfway,
+        f"{int(grids[-1].stem):,} images seen": grids[-1],
+    }
+
+
+def _of_runs(runs: list[str]) -> dict[str, Path]:
+    folders = {title: Path(folder) for title, _, folder in (run.partition("=") for run in runs)}
+    real = next(iter(folders.values())) / "samples" / "real.png"
+    return {"real drawings": real} | {title: _grids(folder)[-1] for title, folder in folders.items()}
+
+
+def _grids(run: Path) -> list[Path]:
+    return sorted((run / "samples" / "ema").glob("*.png"), key=lambda path: int(path.stem))
+
+
 def _corner(grid: Image.Image) -> Image.Image:
     tile = (grid.width - 2) // 8
     corner = grid.crop((0, 0, COLUMNS * tile + 2, ROWS * tile + 2))
-    return corner.resize((corner.width * SCALE, corner.height * SCALE), Image.Resampling.NEAREST)
+    scale = -(-WIDTH // (corner.width + 2))
+    return corner.resize((corner.width * scale, corner.height * scale), Image.Resampling.NEAREST)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -39,8 +39,9 @@ def study_in(folder: Path, **changes: object) -> Study:
     return Study(**(options | changes))  # type: ignore[arg-type]
 
 
-def test_every_recipe_of_the_file_can_be_trained(tmp_path: Path) -> None:
-    for_all, recipes = read_recipes(RECIPES)
+@pytest.mark.parametrize("file", [RECIPES, RECIPES.with_name("recipes_drawn_faces.yaml")], ids=lambda file: file.stem)
+def test_every_recipe_of_a_file_can_be_trained(file: Path, tmp_path: Path) -> None:
+    for_all, recipes = read_recipes(file)
     assert len(recipes) > 3
     assert study_in(tmp_path, for_all=for_all).trials(recipes)  # none sets what is the study's
     for recipe in recipes:
