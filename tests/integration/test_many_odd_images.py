@@ -20,7 +20,7 @@ from dcgan_dist.data.shard_format import read_manifest
 from tests.integration.test_images import prepare, stored
 from tests.running import run_module
 
-COUNT = 150
+COUNT = 500
 FORMATS = {
     "jpg": ("JPEG", ("RGB", "L", "CMYK")),
     "png": ("PNG", ("RGB", "L", "RGBA", "LA", "P", "1", "I;16")),
@@ -29,7 +29,18 @@ FORMATS = {
     "tif": ("TIFF", ("RGB", "L", "RGBA", "CMYK", "F", "I;16", "LAB", "YCbCr")),
     "gif": ("GIF", ("L", "P")),
 }
-SIZES = ((1, 1), (1, 300), (2, 3), (17, 23), (64, 64), (200, 90), (2000, 10), (10, 2000))
+SIZES = (
+    (1, 1),
+    (1, 300),
+    (2, 3),
+    (17, 23),
+    (64, 64),
+    (200, 90),
+    (2000, 10),
+    (10, 2000),
+    (20_000, 10),
+    (10, 20_000),
+)  # WebP has at most 16,383
 ODD_NAMES = (
     *(" leading", "trailing ", "two  blanks", "quo'te", 'double"quote', "new\nline", "tab\tulator", "ünïcödé", "猫"),
     *("-dash", "percent%20", "back\\slash", "dots.in.it", "semi;colon", "$HOME", "*star*", "a" * 240),
@@ -37,11 +48,11 @@ ODD_NAMES = (
 
 
 def odd_file(number: int) -> tuple[str, bytes]:
-    """A name and an image."""
-    chance = random.Random(number)
+    """A name, every seventh as long as can be and some alike but for case, and an image."""
+    chance = random.Random(number - (number % 11 == 1))
     extension = chance.choice(list(FORMATS))
     kind, modes = FORMATS[extension]
-    mode, (height, width) = chance.choice(modes), chance.choice(SIZES)
+    mode, (height, width) = chance.choice(modes), chance.choice(SIZES if kind != "WEBP" else SIZES[:-2])
     pixels = np.random.default_rng(number).integers(0, 256, (height, width, 4), dtype=np.uint8)
     if mode == "I;16":
         image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
@@ -53,8 +64,14 @@ def odd_file(number: int) -> tuple[str, bytes]:
         image = Image.fromarray(pixels, "RGBA").convert(mode)
     content = io.BytesIO()
     image.save(content, kind)
-    name = chance.choice(ODD_NAMES) if number % 3 == 0 else f"image{number}"
-    return f"{name[:240]}-{number}.{extension.upper() if number % 5 == 0 else extension}", content.getvalue()
+    ending = f"-{number}.{extension.upper() if number % 5 == 0 else extension}"
+    if number % 11 in (0, 1):
+        name, ending = ("CASE" if number % 11 else "case"), f"-{number // 11}.{extension}"
+    elif number % 7 == 0:
+        name = "n" * (255 - len(ending))
+    else:
+        name = chance.choice(ODD_NAMES) if number % 3 == 0 else "image"
+    return name + ending, content.getvalue()
 
 
 @pytest.fixture(scope="module")
