@@ -13,6 +13,7 @@ Exit status: 0; 1 if a run failed, which stops no other; 2 for wrong usage.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -170,7 +171,10 @@ def _carry_out(study: Study, trials: list[Trial], at_once: int) -> list[str]:
     except OSError as error:
         raise UserError(f"--out {study.out}: cannot be written ({error.strerror}); choose another folder") from None
     with lock:
-        if not lock_if_free(lock):
+        taken = False
+        with contextlib.suppress(OSError):  # a network file system without locks
+            taken = not lock_if_free(lock)
+        if taken:
             raise UserError(f"--out {study.out}: another study is running there; wait for it, or choose another folder")
         return carry_out(study, trials, at_once, torch.cuda.device_count())
 

@@ -6,6 +6,7 @@ import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from dcgan_dist.data.shard_format import ShardError
 
 BATCHES_AHEAD = 2
 
+T = TypeVar("T")
+
 
 def decode_with_pillow(
     shards: EncodedImages, batches: Iterable[Sequence[int]], size: int, crop: Crop, device: torch.device, threads: int
@@ -28,13 +31,19 @@ def decode_with_pillow(
     Raises ShardError naming an image that cannot be decoded.
     """
     with ThreadPoolExecutor(threads) as pool:  # Pillow decodes and resizes without holding the interpreter
-        waiting: deque[list[Future[np.ndarray]]] = deque()
-        for batch in batches:
-            waiting.append([pool.submit(decode_one, shards, sample, size, crop) for sample in batch])
-            if len(waiting) > BATCHES_AHEAD:
-                yield _collect(waiting.popleft(), device)
-        while waiting:
-            yield _collect(waiting.popleft(), device)
+        for images in ahead([pool.submit(decode_one, shards, one, size, crop) for one in batch] for batch in batches):
+            yield _collect(images, device)
+
+
+def ahead(begun: Iterable[T]) -> Iterator[T]:
+    """What is begun by being taken, each with BATCHES_AHEAD after it begun too."""
+    waiting: deque[T] = deque()
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) > BATCHES_AHEAD:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def decode_one(shards: EncodedImages, sample: int, size: int, crop: Crop) -> np.ndarray:

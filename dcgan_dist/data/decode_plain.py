@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
-from dcgan_dist.data.decode_pillow import BATCHES_AHEAD, decode_one
+from dcgan_dist.data.decode_pillow import ahead, decode_one
 from dcgan_dist.data.mapped_shards import EncodedImages
 from dcgan_dist.data.plain_png import plain_png_bytes, read_plain_png
 from dcgan_dist.data.shard_format import Manifest
@@ -41,10 +40,5 @@ def decode_plain(
         return images
 
     with ThreadPoolExecutor(1) as pool:  # more would wait for each other's Python
-        waiting: deque[Future[np.ndarray]] = deque()
-        for batch in batches:
-            waiting.append(pool.submit(read, batch))
-            if len(waiting) > BATCHES_AHEAD:
-                yield torch.from_numpy(waiting.popleft().result()).to(device)
-        while waiting:
-            yield torch.from_numpy(waiting.popleft().result()).to(device)
+        for images in ahead(pool.submit(read, batch) for batch in batches):
+            yield torch.from_numpy(images.result()).to(device)
