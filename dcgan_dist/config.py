@@ -162,6 +162,10 @@ class TrainSection:
     batch_norm: Literal["sync", "local"] = "sync"
     """sync: statistics over the batches of all ranks; local: each rank over its own."""
 
+    accumulate: int = 1
+    """Parts in which each rank works through its images of a step, one after the other, adding up gradients: a batch
+    then needs so much less memory. More than one needs batch_norm local, whose statistics are then those of a part."""
+
     engine: Literal["auto", "ddp", "graph"] = "auto"
     """ddp: DistributedDataParallel, operation by operation; graph: all gradients of a network averaged in one go, and
     on a GPU the whole step recorded once as a CUDA graph and replayed. The weights are the same. auto: graph."""

@@ -29,6 +29,11 @@ def problems_of(config: TrainConfig) -> list[str]:
         found.append(f"optim.decay_last = {config.optim.decay_last}: must be a share of the run, from 0 to 1")
     if not 0 <= config.train.r1_gamma < math.inf:
         found.append(f"train.r1_gamma = {config.train.r1_gamma}: must be a number from 0, which turns the penalty off")
+    if config.train.accumulate > 1 and config.train.batch_norm == "sync":
+        found.append(
+            f"train.accumulate = {config.train.accumulate}: statistics over the batches of all ranks need all images "
+            "at once; set --train.batch_norm local, where each part has its own, or leave it 1"
+        )
     if not 0 <= config.ema.warmup < math.inf:
         found.append(f"ema.warmup = {config.ema.warmup}: must be a share of the images seen, as 0.05, or 0")
     if config.ema.warmup and not config.ema.half_life_images:
@@ -88,6 +93,7 @@ def _floors(config: TrainConfig) -> list[tuple[str, int, int]]:
         ("checkpoint.every_images", config.checkpoint.every_images, 1),
         ("checkpoint.keep_last", config.checkpoint.keep_last, 1),
         ("checkpoint.keep_every_images", config.checkpoint.keep_every_images, 0),
+        ("train.accumulate", config.train.accumulate, 1),
         ("train.max_rollbacks", config.train.max_rollbacks, 0),
         ("evaluate.every_images", config.evaluate.every_images, 0),
         ("evaluate.num_images", config.evaluate.num_images, 2),

@@ -39,6 +39,7 @@ class Learner:
         self.leaves = [*self.copies.values(), *others]  # what backward leaves gradients at
         self._weights = [*self._masters, *others]
         self._flat, self._views = _lay_out(self._weights)
+        self._has_gradients = False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The network's outputs, with convolutions in half precision where that is asked for."""
@@ -62,29 +63,36 @@ class Learner:
             for leaf in self.leaves:
                 leaf.requires_grad_(True)
 
-    def descend(self, loss: Tensor) -> Tensor:
-        """One update, unless a gradient is not finite: then weights and Adam's state stay; 1 is returned instead of 0.
-
-        All of it happens on the device, so the host need not wait. The fp16 scaler does the same by itself; there an
-        infinite gradient only means that its scale was too large, and does not count.
-        """
+    def add_gradients(self, loss: Tensor) -> None:
+        """Adds the gradients of `loss`, a scalar, to those since the last update."""
         for leaf in self.leaves:
             leaf.grad = None
         with stage("backward"):
             self.scaler.scale(loss).backward()
         with stage("average gradients"):
             self._gather_gradients()
+
+    def descend(self) -> Tensor:
+        """One update, unless a gradient is not finite: then weights and Adam's state stay; 1 is returned instead of 0.
+
+        All of it happens on the device, so the host need not wait. The fp16 scaler does the same by itself; there an
+        infinite gradient only means that its scale was too large, and does not count.
+        """
+        with stage("average gradients"):
             if self.average_gradients is not None:
                 self.average_gradients(self._flat)
+        self._has_gradients = False
         with stage("optimizer"):
             return self._update()
 
     def _gather_gradients(self) -> None:
-        """Brings all gradients into one tensor, in the precision of the weights."""
+        """Brings all gradients into one tensor, in the precision of the weights, where they add up."""
         gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]  # that is, of all
+        gather = torch._foreach_add_ if self._has_gradients else torch._foreach_copy_
         for first, last in ((0, len(self.copies)), (len(self.copies), len(gradients))):  # one precision at a time
             if last > first:
-                torch._foreach_copy_(self._views[first:last], gradients[first:last])
+                gather(self._views[first:last], gradients[first:last])
+        self._has_gradients = True
         for leaf in self.leaves:
             leaf.grad = None
         for weight, view in zip(self._weights, self._views, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,6 +52,21 @@ class Batch(NamedTuple):
     """The numbers for `augment`, [4, n, 7], of real and generated images in the discriminator's update, then in the
     generator's."""
 
+    def split(self, parts: int) -> list[Batch]:
+        """The batch in so many parts, one behind the other, whose sizes differ by one image at most."""
+        if parts == 1:
+            return [self]
+        ends = [len(self.pixels) * part // parts for part in range(1, parts)]  # as images are shared out to ranks
+        pixels, first, second = (rows.tensor_split(ends) for rows in self[:3])
+        none = [None] * parts
+        noise = none if self.noise is None else self.noise.tensor_split(ends)
+        augmentation = none if self.augmentation is None else self.augmentation.tensor_split(ends, dim=1)
+        return [Batch(*part) for part in zip(pixels, first, second, noise, augmentation, strict=True)]
+
+    def numbers(self) -> tuple[Tensor | None, ...]:
+        """Those of the four augmentations, one after the other."""
+        return (None,) * 4 if self.augmentation is None else self.augmentation.unbind()
+
 
 @dataclass
 class GanStep:
@@ -66,6 +81,11 @@ class GanStep:
     loss_weight: float = 1.0
     """Images of this batch over those of an average one, where batches that are averaged differ in size."""
     loss: Loss = BCE
+    accumulate: int = 1
+    """Parts that a batch is worked through in, one after the other, before each update: it needs so much less memory.
+
+    Batch norm's statistics are those of a part, as if each were on a rank of its own.
+    """
     reuse_fakes: bool = False
     """The generator learns from the images that the discriminator has just learned from, and not from new ones.
 
@@ -80,60 +100,71 @@ class GanStep:
 
     def __call__(self, batch: Batch) -> StepMetrics:
         """Updates the discriminator with its latents, then the generator with its own, or with the same."""
-        numbers = (None,) * 4 if batch.augmentation is None else batch.augmentation.unbind()
         self.generator.refresh()
         self.discriminator.refresh()
-        with stage("draw"), torch.set_grad_enabled(self.reuse_fakes):
-            fakes = self.generator(batch.first_latents)
+        parts = batch.split(self.accumulate)
+        shares = [len(part.pixels) / len(batch.pixels) for part in parts]
+        keep = self.reuse_fakes and len(parts) == 1  # what several were computed from would take the memory of all
+        with stage("draw"), torch.set_grad_enabled(keep):
+            fakes = [self.generator(part.first_latents) for part in parts]
         with stage("discriminator"):
-            d_loss, d_lost, real_logits, fake_logits = self._update_discriminator(
-                self._real(batch, numbers[0]), augment(fakes.detach(), numbers[1]), batch.first_latents, batch.noise
-            )
+            take_power_step(self.discriminator.network)
+            verdicts = [self._teach_discriminator(*given) for given in zip(parts, fakes, shares, strict=True)]
+            d_lost = self.discriminator.descend()
+            self.discriminator.refresh()
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
         with stage("generator"), self.discriminator.frozen():
-            fakes = augment(fakes if self.reuse_fakes else self.generator(batch.second_latents), numbers[3])
-            real = self._real(batch, numbers[2]) if self.loss.is_relative else None
-            g_loss, g_lost = self._update_generator(fakes, real, batch.second_latents)
+            g_losses = [
+                self._teach_generator(part, drawn if keep else self._draw_again(part), share)
+                for part, drawn, share in zip(parts, fakes, shares, strict=True)
+            ]
+            g_lost = self.generator.descend()
+        d_losses, *logits = zip(*verdicts, strict=True)
+        real_logits, fake_logits = (kind[0] if len(kind) == 1 else torch.cat(kind) for kind in logits)
         if self.loss.is_relative:  # more real than the other image of its pair
             real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
         if self.loss.judges_probability:
             real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
+        d_loss, g_loss = _mean(d_losses, shares), _mean(g_losses, shares)
         return StepMetrics(d_loss, g_loss, real_logits.mean(), fake_logits.mean(), d_lost + g_lost)
 
-    def _real(self, batch: Batch, numbers: Tensor | None) -> Tensor:
+    def _draw_again(self, part: Batch) -> Tensor:
+        """The images that the generator learns from, where they are not those at hand."""
+        return self.generator(part.first_latents if self.reuse_fakes else part.second_latents)
+
+    def _real(self, part: Batch, numbers: Tensor | None) -> Tensor:
         """Real images in [-1, 1], augmented; pixels as they are if there are no numbers, see `_judge`."""
-        return batch.pixels if numbers is None else augment(self._scaled(batch.pixels), numbers)
+        return part.pixels if numbers is None else augment(self._scaled(part.pixels), numbers)
 
     def _scaled(self, pixels: Tensor) -> Tensor:
         return to_signed_unit(pixels, self.precision.weights)
 
-    def _update_discriminator(
-        self, real_images: Tensor, fake_images: Tensor, latents: Tensor, noise: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        take_power_step(self.discriminator.network)
-        if noise is not None and real_images.dtype == torch.uint8:
-            real_images = self._scaled(real_images)
-        noisy_images = () if noise is None else (real_images + NOISE_STD * noise,)
-        real_logits, *noisy_logits, fake_logits = self._judge(latents, real_images, *noisy_images, fake_images)
+    def _teach_discriminator(self, part: Batch, fakes: Tensor, share: float) -> tuple[Tensor, ...]:
+        """Adds the gradients of a part, `share` of the batch; the loss and the logits of real and drawn images."""
+        for_real, for_fakes, *_ = part.numbers()
+        real, fakes = self._real(part, for_real), augment(fakes.detach(), for_fakes)
+        if part.noise is not None and real.dtype == torch.uint8:
+            real = self._scaled(real)
+        noisy = () if part.noise is None else (real + NOISE_STD * part.noise,)
+        real_logits, *noisy_logits, fake_logits = self._judge(part.first_latents, real, *noisy, fakes)
         loss = objective = self.loss.discriminator(real_logits, fake_logits)
         if noisy_logits:
             objective = loss + self.r1_gamma * approximate_r1(real_logits, noisy_logits[0])
-        lost = self.discriminator.descend(objective * self.loss_weight)
-        self.discriminator.refresh()
-        return loss.detach(), lost, real_logits.detach(), fake_logits.detach()
+        self.discriminator.add_gradients(objective * (self.loss_weight * share))
+        return loss.detach(), real_logits.detach(), fake_logits.detach()
 
-    def _update_generator(
-        self, fake_images: Tensor, real_images: Tensor | None, latents: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The discriminator must be frozen; real images are given for a relative loss."""
-        if real_images is not None:
-            real_logits, fake_logits = self._judge(latents, real_images, fake_images)
+    def _teach_generator(self, part: Batch, fakes: Tensor, share: float) -> Tensor:
+        """Adds the gradients of a part, `share` of the batch; the loss. The discriminator must be frozen."""
+        *_, for_real, for_fakes = part.numbers()
+        fakes = augment(fakes, for_fakes)
+        if self.loss.is_relative:
+            real_logits, fake_logits = self._judge(part.second_latents, self._real(part, for_real), fakes)
         else:
-            real_logits = fake_logits = self._full(self.discriminator(fake_images, *self._conditions(latents)))
+            real_logits = fake_logits = self._full(self.discriminator(fakes, *self._conditions(part.second_latents)))
         loss = self.loss.generator(real_logits, fake_logits)
-        lost = self.generator.descend(loss * self.loss_weight)
-        return loss.detach(), lost
+        self.generator.add_gradients(loss * (self.loss_weight * share))
+        return loss.detach()
 
     def _judge(self, latents: Tensor, *images: Tensor) -> list[Tensor]:
         """The discriminator's logits of real and generated images, or of more kinds, generated ones last.
@@ -155,6 +186,13 @@ class GanStep:
 
     def _full(self, logits: Tensor) -> Tensor:
         return logits.to(self.precision.weights)
+
+
+def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The mean over a batch, of whose parts, such shares of it, these are the means."""
+    if len(values) == 1:
+        return values[0]
+    return torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum()
 
 
 @contextlib.contextmanager

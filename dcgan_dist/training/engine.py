@@ -88,6 +88,7 @@ def _open_step(
         loss_weight=batches.count * world.size / batches.global_batch,
         loss=LOSSES[train.loss],
         join=blocks.join if kernels_run_on(world.device) else join,
+        accumulate=train.accumulate,
         reuse_fakes=train.reuse_fakes,
         r1_gamma=train.r1_gamma,
         num_classes=state.discriminator.num_classes,

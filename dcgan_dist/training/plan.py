@@ -74,7 +74,7 @@ def settle(config: TrainConfig, shards: Shards, saved: Saved | None, world: Worl
     manifest = shards.manifest
     if saved:
         world.together(check_identity, config, manifest.fingerprint, saved)
-    global_batch = choose_global_batch(config.data, world, saved, manifest.samples)
+    global_batch = choose_global_batch(config.data, world, saved, manifest.samples, config.train.accumulate)
     wanted = config.train.total_images or round(config.train.epochs * manifest.samples)
     total_images = max(1, math.ceil(wanted / global_batch)) * global_batch  # whole steps
     precision = Precision(_agree_on_precision(config.train, world), world.device)

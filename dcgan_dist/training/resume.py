@@ -36,6 +36,7 @@ FIXED_SETTINGS = (
     "train.r1_gamma",
     "train.precision",
     "train.batch_norm",
+    "train.accumulate",
     "train.reuse_fakes",
     "ema.half_life_images",
     "ema.warmup",
@@ -95,16 +96,24 @@ def check_precision(config: TrainConfig, precision: str, saved: Saved) -> None:
         )
 
 
-def choose_global_batch(data: DataConfig, world: World, saved: Saved | None, num_samples: int) -> int:
+def choose_global_batch(
+    data: DataConfig, world: World, saved: Saved | None, num_samples: int, accumulate: int = 1
+) -> int:
     """Images all ranks take in a step together, from the settings and, on resume, the checkpoint.
 
-    Raises UserError where it is larger than the data, leaves a rank without images, or would change on resume.
+    Raises UserError where it is larger than the data, leaves a rank, or one of its `accumulate` parts of a batch,
+    without images, or would change on resume.
     """
     pinned = data.global_batch_size
     batch = pinned or data.batch_size_per_rank * world.size
     name = f"data.global_batch_size = {pinned}" if pinned else f"data.batch_size_per_rank = {data.batch_size_per_rank}"
     if batch < world.size:
         raise UserError(f"{name}: {world.size} ranks need at least one image each; raise it or start fewer ranks")
+    if batch // world.size < accumulate:
+        raise UserError(
+            f"train.accumulate = {accumulate}: a rank has {batch // world.size} images a step, and each part needs at "
+            "least one; make it smaller"
+        )
     if batch > num_samples:
         raise UserError(
             f"{name}: a step would take {batch} images over {world.size} ranks, {data.shards} has only "

@@ -61,6 +61,7 @@ from tests.distributed.ranks.weights import (
     local_batch_norm_is_levelled_by_rank_0s_statistics,
     networks_keep_their_parameters_when_synchronised,
     networks_told_of_classes_train_as_on_one_rank,
+    parts_one_after_the_other_train_as_ranks_beside_each_other,
     steps_over_even_shares_are_those_of_one_rank,
     steps_over_uneven_shares_are_those_of_one_rank,
 )
@@ -87,6 +88,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     local_batch_norm_is_levelled_by_rank_0s_statistics,
     networks_keep_their_parameters_when_synchronised,
     networks_told_of_classes_train_as_on_one_rank,
+    parts_one_after_the_other_train_as_ranks_beside_each_other,
     a_mistake_on_one_rank_ends_all_with_the_same_line,
     a_mistake_on_all_ranks_is_told_without_naming_one,
     an_interruption_of_one_rank_is_one_of_all,

@@ -32,7 +32,9 @@ from tests.gpu.device import ALONE, DEVICE, needs_gpu
 pytestmark = needs_gpu
 
 GPU = DEVICE
-ONE_SWITCH: tuple[dict[str, Any], ...] = ({"r1_gamma": 0.1}, {"spectral_norm": True}, {"augment": True, "warmup": 0.5})
+ONE_SWITCH: tuple[dict[str, Any], ...] = (
+    *({"r1_gamma": 0.1}, {"spectral_norm": True}, {"augment": True, "warmup": 0.5}, {"accumulate": 2}),
+)
 EVERY_SWITCH: dict[str, Any] = {name: value for one in ONE_SWITCH for name, value in one.items()}
 needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="needs NVIDIA DALI")
 
@@ -128,12 +130,18 @@ def test_a_grid_is_copied_off_the_gpu_and_measured_while_the_gpu_is_busy() -> No
 
 
 def with_switches(
-    config: TrainConfig, r1_gamma: float = 0.0, spectral_norm: bool = False, augment: bool = False, warmup: float = 0.0
+    config: TrainConfig,
+    r1_gamma: float = 0.0,
+    spectral_norm: bool = False,
+    augment: bool = False,
+    warmup: float = 0.0,
+    accumulate: int = 1,
 ) -> TrainConfig:
     """The same configuration with what a step can do besides."""
+    batch_norm: Literal["sync", "local"] = "local" if accumulate > 1 else "sync"
     return replace(
         config,
-        train=replace(config.train, r1_gamma=r1_gamma),
+        train=replace(config.train, r1_gamma=r1_gamma, accumulate=accumulate, batch_norm=batch_norm),
         model=replace(config.model, spectral_norm=spectral_norm),
         data=replace(config.data, augment="diff" if augment else "none"),
         ema=replace(config.ema, warmup=warmup),

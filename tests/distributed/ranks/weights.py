@@ -159,6 +159,39 @@ def a_penalty_and_spectral_norm_train_as_on_one_rank(world: World) -> None:
             assert torch.equal(*world.gather(singular_vectors(state.discriminator)[name])[:2]), name
 
 
+def parts_one_after_the_other_train_as_ranks_beside_each_other(world: World) -> None:
+    """With local batch norm, each part is what a rank of its own would be."""
+    for engine, reuse in itertools.product(("ddp", "graph"), (False, True)):
+        ours, alone, spread = (
+            tiny_config(engine=engine, reuse_fakes=reuse, batch_norm="local", accumulate=parts)
+            for parts in (2, 2 * world.size, 1)
+        )
+        (state, figures), (expected, of_one) = (
+            trained(world, 4 * world.size, 3, ours),
+            trained(ALONE, 4 * world.size, 3, alone),
+        )
+        assert_same_parameters(expected, state, f"{engine}, twice {world.size} parts")
+        assert all(abs(each[name] - of_one[step][name]) < 1e-9 for step, each in enumerate(figures) for name in each)
+        (state, _), (expected, _) = (
+            trained(world, 3 * world.size + 1, 3, spread),
+            trained(
+                ALONE,
+                3 * world.size + 1,
+                3,
+                tiny_config(engine=engine, reuse_fakes=reuse, batch_norm="local", accumulate=world.size),
+            ),
+        )
+        assert_same_parameters(expected, state, f"{engine}, {world.size} uneven parts")
+
+
+def assert_same_parameters(expected: TrainState, found: TrainState, what: str) -> None:
+    """Of both networks: running statistics are those of the parts that a rank has seen."""
+    for name in ("generator", "discriminator"):
+        others = dict(getattr(found, name).named_parameters())
+        for key, value in getattr(expected, name).named_parameters():
+            close(value, others[key], 1e-9, f"{what}: {name}.{key}")
+
+
 def networks_told_of_classes_train_as_on_one_rank(world: World) -> None:
     for engine, loss in (("ddp", "bce"), ("graph", "bce"), ("graph", "relativistic")):
         config = tiny_config("fp64", engine=engine, loss=loss)

@@ -310,6 +310,8 @@ def test_of_many_mistakes_the_first_are_told_and_the_rest_are_counted(tmp_path: 
         ("track.wandb_project", "me/faces", "must be 1 to 128 characters without"),
         ("track.wandb_project", "x" * 129, "must be 1 to 128 characters without"),
         ("train.epochs", ".inf", "must be a positive number"),
+        ("train.accumulate", "0", "must be at least 1"),
+        ("train.accumulate", "2", "set --train.batch_norm local"),
         ("train.r1_gamma", "-1", "must be a number from 0, which turns the penalty off"),
         ("train.r1_gamma", ".nan", "must be a number from 0, which turns the penalty off"),
         ("model.spectral_norm", "perhaps", "must be true or false"),

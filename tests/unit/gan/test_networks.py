@@ -309,12 +309,11 @@ def test_after_a_step_the_weights_are_the_tutorials(name: PrecisionName) -> None
 
 def test_the_generators_step_leaves_the_discriminator_alone_and_trainable() -> None:
     pair = Pair(Precision("fp32", CPU))
-    pixels, first, second, *_ = batch(torch.float32)
-    fakes = pair.generator(first).detach()
-    pair.step._update_discriminator(pixels, fakes, first)
+    given = batch(torch.float32)
+    pair.step._teach_discriminator(given, pair.generator(given.first_latents), 1.0)
     before = [parameter.grad.clone() for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     with pair.step.discriminator.frozen():
-        pair.step._update_generator(pair.generator(second), pixels, second)
+        pair.step._teach_generator(given, pair.generator(given.second_latents), 1.0)
     after = [parameter.grad for parameter in pair.discriminator.parameters() if parameter.grad is not None]
     assert len(before) == len(after) == len(list(pair.discriminator.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -367,9 +366,9 @@ def test_a_step_whose_gradients_are_not_finite_changes_no_weight_and_says_so() -
 def test_loss_weight_scales_the_gradients_and_not_the_figures() -> None:
     plain, weighted = Pair(Precision("fp64", CPU)), Pair(Precision("fp64", CPU))
     weighted.step.loss_weight = 2.0
-    pixels, first, *_ = batch(torch.float64)
-    fakes = plain.generator(first).detach()
-    losses = [pair.step._update_discriminator(pixels, fakes, first)[0] for pair in (plain, weighted)]
+    given = batch(torch.float64)
+    fakes = plain.generator(given.first_latents)
+    losses = [pair.step._teach_discriminator(given, fakes, 1.0)[0] for pair in (plain, weighted)]
     assert losses[0] == losses[1]
     for one, other in zip(plain.discriminator.parameters(), weighted.discriminator.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None

@@ -64,7 +64,8 @@ def test_the_same_settings_and_images_may_go_on() -> None:
 def test_a_setting_that_makes_the_run_what_it_is_may_not_change(key: str) -> None:
     section, field = key.split(".")
     before = CONFIG.as_dict()[section][field]
-    changed = parse_arguments([f"--{key}", ANOTHER_VALUE.get(key, "7")])
+    beside = ["--train.batch_norm", "local"] if key == "train.accumulate" else []
+    changed = parse_arguments([f"--{key}", ANOTHER_VALUE.get(key, "7"), *beside])
     with pytest.raises(UserError) as caught:
         check_identity(changed, "abc", saved_by(CONFIG))
     assert f"{key} is {changed.as_dict()[section][field]} and was {before}" in str(caught.value)
@@ -146,6 +147,12 @@ def test_a_global_batch_that_is_set_wins_at_any_number_of_ranks(ranks: int) -> N
 def test_a_batch_that_cannot_be_is_refused(config: TrainConfig, ranks: int, expected: str) -> None:
     with pytest.raises(UserError, match=re.escape(expected)):
         choose_global_batch(config.data, world(ranks), None, 5000)
+
+
+def test_a_batch_of_fewer_images_than_parts_is_refused() -> None:
+    assert choose_global_batch(with_data(global_batch_size=9).data, world(2), None, 5000, accumulate=4) == 9
+    with pytest.raises(UserError, match=r"train\.accumulate = 5: a rank has 4 images a step, and each part needs"):
+        choose_global_batch(with_data(global_batch_size=9).data, world(2), None, 5000, accumulate=5)
 
 
 def test_on_other_ranks_a_resumed_run_is_told_how_to_keep_its_global_batch() -> None:
