@@ -82,6 +82,11 @@ def _rows(file: Path, image_key: str | None) -> Iterator[tuple[bytes, str, dict[
                 for row in batch.to_pylist():
                     image = row.pop(column)
                     image = image if isinstance(image, Mapping) else {"bytes": image}
+                    if image.get("bytes") is None and image.get("path"):
+                        raise UserError(
+                            f"{file}: names the file {image['path']} in place of an image; give the folder of such "
+                            "files as --source, or write the images into the Parquet (Hugging Face's push_to_hub does)"
+                        )
                     others = {name: value for name, value in row.items() if _is_plain(value)}
                     for name, classes in names.items():
                         if isinstance(others.get(name), int) and 0 <= others[name] < len(classes):

@@ -24,7 +24,7 @@ from dcgan_dist.base.urls import Remote, is_url
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
-_PREPARE = "python -m data_prep.celeba --source ... --out ..."
+_PREPARE = "python -m data_prep.celeba --source ... --out ... (data_prep.images for other pictures)"
 _SHARD_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -379,6 +379,16 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         assert "Traceback" not in result.stderr
 
 
+def test_parquet_that_only_names_its_images_says_what_to_do(tmp_path: Path) -> None:
+    """As `to_parquet` of Hugging Face's datasets writes a data set of files."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    images = pyarrow.array([{"bytes": None, "path": "/pictures/a cat.jpg"}], kind)
+    parquet.write_table(pyarrow.table({"image": images}), tmp_path / "pets.parquet")
+    (line,) = user_errors(prepare(tmp_path / "pets.parquet", tmp_path / "out"))
+    assert "names the file /pictures/a cat.jpg in place of an image; give the folder of such files" in line
+
+
 def test_several_images_of_a_sample_need_a_word_which_is_meant(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     (tmp_path / "pairs").mkdir()
