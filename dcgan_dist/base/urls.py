@@ -179,11 +179,21 @@ def _none_if_missing(request: Callable[[str], Result], path: str) -> Result | No
         raise
 
 
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error is about, where the libraries of the services keep it; None without one."""
+    for one in (error, error.__cause__):
+        response = getattr(one, "response", None)
+        for status in (getattr(one, "status", 0), getattr(one, "code", 0), getattr(response, "status_code", 0)):
+            if isinstance(status, int) and status:
+                return status
+    return None
+
+
 def _is_missing(error: Exception) -> bool:
     """Whether the server says that there is no such file: fsspec says so of every http request that fails."""
-    cause = error.__cause__
-    if not isinstance(error, FileNotFoundError) or (cause is not None and hasattr(cause, "status")):
-        return getattr(cause or error, "status", None) == 404
+    status, cause = _status(error), error.__cause__
+    if status is not None or not isinstance(error, FileNotFoundError):
+        return status == 404
     return not isinstance(cause, OSError) and not type(cause).__module__.startswith("aiohttp")
 
 
@@ -193,7 +203,7 @@ def _hopeless(error: Exception) -> str:
         return "there is no such file"
     if "Credentials" in type(error).__name__:
         return "no credentials were found; set them by the environment, as for the service's own tools"
-    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+    if isinstance(error, PermissionError) or _status(error) in (401, 403):
         return "access is denied; check the credentials in the environment"
     return ""
 
