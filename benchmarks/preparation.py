@@ -1,6 +1,7 @@
-"""data_prep.celeba beside what it cannot be faster than: decoding alone, `tar cf`, and its memory at two sizes.
+"""data_prep beside what it cannot be faster than: decoding alone, `tar cf`, and its memory at two sizes.
 
-python -m benchmarks.preparation                   4,000 drawn faces, in turns
+python -m benchmarks.preparation                   data_prep.celeba with 4,000 drawn faces, in turns
+python -m benchmarks.preparation --of images       data_prep.images with a folder of them
 python -m benchmarks.preparation --images 20260 --copies 10    as many files as CelebA has
 python -m benchmarks.preparation --cold            every turn reads from the disk
 python -m benchmarks.preparation --memory          10,000 and 40,000 drawn faces, which take minutes to draw
@@ -29,6 +30,9 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--of", choices=("celeba", "images"), default="celeba", help="the command (default: %(default)s)"
+    )
     parser.add_argument("--images", type=int, default=4000, help="drawn faces (default: %(default)s)")
     parser.add_argument(
         "--copies", type=int, default=1, help="of each, under names of their own (default: %(default)s)"
@@ -39,21 +43,21 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.memory:
-            _memory(Path(folder))
+            _memory(Path(folder), options.of)
         else:
-            _speed(Path(folder), options.images, options.copies, options.rounds, options.cold)
+            _speed(Path(folder), options.of, options.images, options.copies, options.rounds, options.cold)
 
 
-def _speed(folder: Path, drawn: int, copies: int, rounds: int, cold: bool) -> None:
+def _speed(folder: Path, command: str, drawn: int, copies: int, rounds: int, cold: bool) -> None:
     faces, jpegs = _draw(folder, drawn), folder / "faces" / "img_align_celeba"
     images = _copy(faces, copies)
     os.sync()  # so that nobody pays for these files
     ways: dict[str, Callable[[], object]] = {
         "decoding alone": lambda: decode_all(jpegs, decode),
         "... as the check does": lambda: decode_all(jpegs, decode_roughly),
-        "data_prep.celeba": lambda: _prepare(faces, folder / "out"),
+        f"data_prep.{command}": lambda: _run(*_preparing(command, faces, folder / "out")),
         "tar cf": lambda: subprocess.run(["tar", "cf", folder / "all.tar", jpegs], check=True, capture_output=True),
-        "... --no-decode-check": lambda: _prepare(faces, folder / "out", "--no-decode-check"),
+        "... --no-decode-check": lambda: _run(*_preparing(command, faces, folder / "out"), "--no-decode-check"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
@@ -75,22 +79,22 @@ def _speed(folder: Path, drawn: int, copies: int, rounds: int, cold: bool) -> No
     print(f"without it {unchecked / tar:.1f} times the time of tar cf (goal 2)")
 
 
-def _memory(folder: Path) -> None:
+def _memory(folder: Path, command: str) -> None:
     few, many = 10_000, 40_000
     peaks = {}
     for images in (few, many):
         faces = _draw(folder, images)
-        peaks[images], largest = _peak_memory(faces, folder / "out")
+        peaks[images], largest = _peak_memory(_preparing(command, faces, folder / "out"))
         print(f"{images:,} images: {peaks[images]:,.1f} MiB in the command, {largest:,.1f} MiB in its largest process")
         shutil.rmtree(faces)
         shutil.rmtree(folder / "out")
     print(f"the command takes {(peaks[many] - peaks[few]) * 2**20 / (many - few):,.0f} bytes more for each image")
 
 
-def _peak_memory(faces: Path, out: Path) -> tuple[float, float]:
+def _peak_memory(words: tuple[str, ...]) -> tuple[float, float]:
     """MiB that a preparation takes at most: the command alone, and its largest process."""
-    command = [sys.executable, "-m", "data_prep.celeba", "--source", faces, "--out", out, "--split", "all"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0.0
     while True:
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -99,7 +103,7 @@ def _peak_memory(faces: Path, out: Path) -> tuple[float, float]:
         peak = _high_water_mib(process.pid) or peak
         time.sleep(0.02)
     if status:
-        raise RuntimeError(f"data_prep.celeba ended with status {os.waitstatus_to_exitcode(status)}")
+        raise RuntimeError(f"{words[0]} ended with status {os.waitstatus_to_exitcode(status)}")
     return peak, usage.ru_maxrss / 1024
 
 
@@ -142,8 +146,10 @@ def _forget(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _prepare(faces: Path, out: Path, *options: str) -> None:
-    _run("data_prep.celeba", "--source", faces, "--out", out, "--split", "all", *options)
+def _preparing(command: str, faces: Path, out: Path) -> tuple[str, ...]:
+    """The module that packs all drawn faces, or their folder alone as any other pictures, and its options."""
+    source = faces if command == "celeba" else faces / "img_align_celeba"
+    return (f"data_prep.{command}", "--source", str(source), "--out", str(out), "--split", "all")
 
 
 def _run(module: str, *arguments: object) -> None:
