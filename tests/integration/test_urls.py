@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.running import (
     Finished,
     assert_same_tensors,
     checkpoints,
+    free_port,
     kill_tree,
     load_checkpoint,
     metric_rows,
@@ -116,19 +119,31 @@ def assert_no_secrets(result: Finished, run: Path, env: dict[str, str]) -> None:
         assert not any(env[name] in text for text in texts)
 
 
-def test_two_ranks_fetch_every_tar_once_and_decode_it_as_it_arrives(
-    local_run: Path, shards: Path, server: BadServer, tmp_path: Path
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_ranks_fetch_every_tar_once_and_decode_it_as_it_arrives_on_one_node_or_two(
+    nodes: int, local_run: Path, shards: Path, server: BadServer, tmp_path: Path
 ) -> None:
-    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    result = run_train(2, *EQUIVALENCE, "--data.shards", url_of(server, shards), "--run.dir", tmp_path / "run", env=env)
-    assert result.returncode == 0, result
+    """Nodes are told apart by the folders of their caches; each fetches what its own ranks decode."""
+    arguments = (*EQUIVALENCE, "--data.shards", url_of(server, shards), "--run.dir", tmp_path / "run")
+    port, caches = free_port(), [tmp_path / f"cache {node}" for node in range(nodes)]
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for node, cache in enumerate(caches):
+            torchrun = ["--nnodes", nodes, "--node_rank", node, "--nproc_per_node", 2 // nodes, "--master_port", port]
+            command = ["torch.distributed.run", *torchrun, "-m", "dcgan_dist.train", *arguments]
+            environment = {"XDG_CACHE_HOME": str(cache)}
+            processes.append(stack.enter_context(started([sys.executable, "-m", *map(str, command)], environment)))
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
     assert_same_run(tmp_path / "run", local_run)
     assert {name: count for name, count in server.requests.items() if ".tar" in name and "GET" in name} == {
         f"GET {path.name}": 1 for path in shards.glob("*.tar")
     }
-    (kept,) = (tmp_path / "cache").glob("dcgan_dist/shards-*")
-    for path in kept.glob("[!.]*.*"):
-        assert path.read_bytes() == (shards / path.name).read_bytes()
+    for cache in caches:
+        (kept,) = cache.glob("dcgan_dist/shards-*")
+        for path in kept.glob("[!.]*.*"):
+            assert path.read_bytes() == (shards / path.name).read_bytes()
 
 
 def test_a_server_gone_for_good_leaves_a_line_and_a_checkpoint(shards: Path, server: BadServer, tmp_path: Path) -> None:
