@@ -1,6 +1,7 @@
-"""How many kernels a step starts: on a GPU, or counted in Triton's interpreter (TRITON_INTERPRET=1).
+"""How many kernels a step starts and what they move: on a GPU, or counted in Triton's interpreter (TRITON_INTERPRET=1).
 
 What an operator dispatches counts as one launch, views and memory alone as none. A GPU's own count is in `gpu_check`.
+A launch reads or writes each tensor that it is given once, as if nothing stayed in a cache between two of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan, CachedPixels
@@ -42,18 +44,26 @@ KINDS = {
 
 
 class Launches(TorchDispatchMode):
-    """Counts operators by kind, and Triton's kernels."""
+    """Counts operators by kind, Triton's kernels, and the bytes that both move."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operators: Counter[str] = Counter()
         self.kernels = 0
+        self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
+        result = func(*args, **(kwargs or {}))
         if name.rstrip("_") not in NO_LAUNCH:
             self.operators[name] += 1
-        return func(*args, **(kwargs or {}))
+            self.bytes += bytes_of((args, kwargs, result))
+        return result
+
+    def kernel(self, *args: Any, **kwargs: Any) -> None:
+        """Counts one of Triton's in place of running it: what it would compute changes no count."""
+        self.kernels += 1
+        self.bytes += bytes_of((args, kwargs))
 
     def by_kind(self) -> dict[str, int]:
         """Operators by kind, and Triton's kernels."""
@@ -64,8 +74,14 @@ class Launches(TorchDispatchMode):
         return dict(found)
 
 
-def count(monkeypatch: pytest.MonkeyPatch, **train: Any) -> Launches:
-    """The launches of one step at 64 pixels on one GPU, out of the cache."""
+def bytes_of(given: object) -> int:
+    """Bytes of all tensors in a structure."""
+    tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def count(monkeypatch: pytest.MonkeyPatch, images: int = 4, **train: Any) -> Launches:
+    """The launches of one step at 64 pixels on one GPU, out of a cache as large as the batch."""
     from triton.runtime.interpreter import GridExecutor
     from triton.runtime.jit import JITFunction
 
@@ -73,21 +89,17 @@ def count(monkeypatch: pytest.MonkeyPatch, **train: Any) -> Launches:
     config = TrainConfig(train=TrainSection(precision="bf16", **train))
     precision = Precision("bf16", DEVICE)
     state = initial_state(config, world, precision)
-    plan = BatchPlan(0, 8, 4, 0, 4, True)
-    cache = CachedPixels(torch.zeros(8, 64, 64, 3, dtype=torch.uint8, device=DEVICE))
+    plan = BatchPlan(0, images, images, 0, images, True)
+    cache = CachedPixels(torch.zeros(images, 64, 64, 3, dtype=torch.uint8, device=DEVICE))
     numbers = StepNumbers(config, plan, world, torch.float32)
-    inputs = StepInputs(step_images(cache, plan, 0), numbers, Rates([], 8, 0.0), 0)
+    inputs = StepInputs(step_images(cache, plan, 0), numbers, Rates([], images, 0.0), 0)
     update = open_update(config, state, precision, inputs, plan, world)
     eager = update.eager if isinstance(update, CapturedUpdate) else update
     for kind, method in ((JITFunction, "run"), (GridExecutor, "__call__")):
-
-        def counted(*args: Any, **kwargs: Any) -> None:
-            launches.kernels += 1  # and no more: what it would have computed changes no count
-
-        monkeypatch.setattr(kind, method, counted)
+        monkeypatch.setattr(kind, method, lambda _, *args, **kwargs: launches.kernel(*args, **kwargs))
     inputs.prepare(0, 2)
     eager()
-    launches.kernels = 0
+    launches.kernels = launches.bytes = 0
     with launches:
         eager()
     return launches
@@ -99,3 +111,12 @@ def test_a_step_starts_few_kernels(monkeypatch: pytest.MonkeyPatch, reuse_fakes:
     total = launches.kernels + sum(launches.operators.values())
     print(total, launches.by_kind(), launches.operators.most_common())
     assert total <= most, (launches.by_kind(), launches.operators.most_common())
+
+
+def test_a_step_moves_few_bytes_besides_those_of_its_maps_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions cannot do with less than 5.5 MB an image, and batch norm with its activations takes 7.9."""
+    few, many = (count(monkeypatch, images).bytes for images in (2, 4))
+    an_image = (many - few) / 2
+    print(f"{an_image / 1e6:.2f} MB an image and {(few - 2 * an_image) / 1e6:.0f} MB a step")
+    assert an_image < 14.5e6
+    assert few - 2 * an_image < 310e6

@@ -161,26 +161,17 @@ def a_penalty_and_spectral_norm_train_as_on_one_rank(world: World) -> None:
 
 def parts_one_after_the_other_train_as_ranks_beside_each_other(world: World) -> None:
     """With local batch norm, each part is what a rank of its own would be."""
-    for engine, reuse in itertools.product(("ddp", "graph"), (False, True)):
-        ours, alone, spread = (
-            tiny_config(engine=engine, reuse_fakes=reuse, batch_norm="local", accumulate=parts)
-            for parts in (2, 2 * world.size, 1)
-        )
-        (state, figures), (expected, of_one) = (
-            trained(world, 4 * world.size, 3, ours),
-            trained(ALONE, 4 * world.size, 3, alone),
-        )
-        assert_same_parameters(expected, state, f"{engine}, twice {world.size} parts")
+    even, uneven = 4 * world.size, 3 * world.size + 1
+    for engine, reuse in (("ddp", True), ("graph", True), ("graph", False)):
+
+        def after_steps(on: World, images: int, parts: int, engine: str = engine, reuse: bool = reuse) -> Any:
+            config = tiny_config(engine=engine, reuse_fakes=reuse, batch_norm="local", accumulate=parts)
+            return trained(on, images, 2, config)
+
+        (state, figures), (expected, of_one) = after_steps(world, even, 2), after_steps(ALONE, even, 2 * world.size)
+        assert_same_parameters(expected, state, f"{engine}, two parts on each of {world.size} ranks")
         assert all(abs(each[name] - of_one[step][name]) < 1e-9 for step, each in enumerate(figures) for name in each)
-        (state, _), (expected, _) = (
-            trained(world, 3 * world.size + 1, 3, spread),
-            trained(
-                ALONE,
-                3 * world.size + 1,
-                3,
-                tiny_config(engine=engine, reuse_fakes=reuse, batch_norm="local", accumulate=world.size),
-            ),
-        )
+        (state, _), (expected, _) = after_steps(world, uneven, 1), after_steps(ALONE, uneven, world.size)
         assert_same_parameters(expected, state, f"{engine}, {world.size} uneven parts")
 
 
