@@ -163,8 +163,9 @@ class TrainSection:
     """sync: statistics over the batches of all ranks; local: each rank over its own."""
 
     accumulate: int = 1
-    """Parts in which each rank works through its images of a step, one after the other, adding up gradients: a batch
-    then needs so much less memory. More than one needs batch_norm local, whose statistics are then those of a part."""
+    """Parts in which each rank works through its images of a step, one after the other, adding up gradients: its
+    activations then take about so many times less memory. More than one needs batch_norm local, whose statistics are
+    then those of a part, and draws the fakes that are reused twice."""
 
     engine: Literal["auto", "ddp", "graph"] = "auto"
     """ddp: DistributedDataParallel, operation by operation; graph: all gradients of a network averaged in one go, and

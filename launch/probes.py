@@ -136,7 +136,10 @@ def check_memory(config: TrainConfig, shards: Shards, world: World) -> Check:
         if not is_out_of_memory(error):
             raise
         where = "the GPU's memory" if world.device.type == "cuda" else "memory"
-        advice = f"lower --data.batch_size_per_rank, {plan.batches.count} images a rank now"
+        advice = (
+            f"lower --data.batch_size_per_rank, {plan.batches.count} images a rank now, or set --train.accumulate "
+            f"{2 * config.train.accumulate} --train.batch_norm local"
+        )
         return Check("training", "fail", f"a step does not fit into {where}", advice)
     return Check("training", "ok", "a step fits")
 

@@ -163,8 +163,11 @@ def _open(url: str) -> tuple[Any, str]:
         files, root = url_to_fs(url, **by_scheme.get(urlsplit(url).scheme, {}))
         return files, str(root).rstrip("/")
     except ImportError as error:
+        package = {"gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}.get(
+            urlsplit(url).scheme, "'dcgan_dist[urls]'"
+        )
         raise UserError(
-            f"{url}: needs a package that is not installed ({in_one_line(error, 160)}); pip install 'dcgan_dist[urls]'"
+            f"{url}: needs a package that is not installed ({in_one_line(error, 160)}); pip install {package}"
         ) from None
     except ValueError as error:
         raise UserError(f"{url}: is no URL that can be opened ({in_one_line(error, 160)})") from None
@@ -183,9 +186,9 @@ def _status(error: BaseException) -> int | None:
     """The HTTP status that an error is about, where the libraries of the services keep it; None without one."""
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
-        for status in (getattr(one, "status", 0), getattr(one, "code", 0), getattr(response, "status_code", 0)):
-            if isinstance(status, int) and status:
-                return status
+        status = getattr(one, "status", None) or getattr(response, "status_code", None) or getattr(one, "code", None)
+        if isinstance(status, int):
+            return status
     return None
 
 
@@ -204,7 +207,7 @@ def _hopeless(error: Exception) -> str:
     if "Credentials" in type(error).__name__:
         return "no credentials were found; set them by the environment, as for the service's own tools"
     if isinstance(error, PermissionError) or _status(error) in (401, 403):
-        return "access is denied; check the credentials in the environment"
+        return "access is denied, or there is no such place; check the URL and the credentials in the environment"
     return ""
 
 

@@ -32,7 +32,7 @@ def problems_of(config: TrainConfig) -> list[str]:
     if config.train.accumulate > 1 and config.train.batch_norm == "sync":
         found.append(
             f"train.accumulate = {config.train.accumulate}: statistics over the batches of all ranks need all images "
-            "at once; set --train.batch_norm local, where each part has its own, or leave it 1"
+            "at once; set --train.batch_norm local, where each part has its own, or leave it at 1"
         )
     if not 0 <= config.ema.warmup < math.inf:
         found.append(f"ema.warmup = {config.ema.warmup}: must be a share of the images seen, as 0.05, or 0")

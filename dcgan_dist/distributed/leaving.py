@@ -54,7 +54,8 @@ def leave_out_of_memory(world: World, error: Exception) -> NoReturn:
     """Ends a rank that has run out of memory, with a line that says what to do."""
     _leave_first(
         f"rank {world.rank} on {socket.gethostname()} is out of memory ({_one_line(error)}); make "
-        "--data.batch_size_per_rank or --data.global_batch_size smaller, or start more ranks"
+        "--data.batch_size_per_rank or --data.global_batch_size smaller, start more ranks, or set --train.accumulate 2 "
+        "--train.batch_norm local"
     )
 
 

@@ -63,8 +63,12 @@ class Learner:
             for leaf in self.leaves:
                 leaf.requires_grad_(True)
 
+    def begin(self) -> None:
+        """Begins an update anew: forgets gradients of one that did not come to its end."""
+        self._has_gradients = False
+
     def add_gradients(self, loss: Tensor) -> None:
-        """Adds the gradients of `loss`, a scalar, to those since the last update."""
+        """Adds the gradients of `loss`, a scalar, to those since `begin`."""
         for leaf in self.leaves:
             leaf.grad = None
         with stage("backward"):
@@ -81,7 +85,6 @@ class Learner:
         with stage("average gradients"):
             if self.average_gradients is not None:
                 self.average_gradients(self._flat)
-        self._has_gradients = False
         with stage("optimizer"):
             return self._update()
 

@@ -109,15 +109,19 @@ class GanStep:
             fakes = [self.generator(part.first_latents) for part in parts]
         with stage("discriminator"):
             take_power_step(self.discriminator.network)
+            self.discriminator.begin()
             verdicts = [self._teach_discriminator(*given) for given in zip(parts, fakes, shares, strict=True)]
             d_lost = self.discriminator.descend()
             self.discriminator.refresh()
         # Only now may the generator go through the discriminator: a second pass before the first one's backward
         # would lose the discriminator's averaged gradients without an error.
+        if not keep:
+            fakes.clear()  # and frees their memory
         with stage("generator"), self.discriminator.frozen():
+            self.generator.begin()
             g_losses = [
-                self._teach_generator(part, drawn if keep else self._draw_again(part), share)
-                for part, drawn, share in zip(parts, fakes, shares, strict=True)
+                self._teach_generator(part, fakes[0] if keep else self._draw_again(part), share)
+                for part, share in zip(parts, shares, strict=True)
             ]
             g_lost = self.generator.descend()
         d_losses, *logits = zip(*verdicts, strict=True)

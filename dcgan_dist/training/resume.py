@@ -112,7 +112,7 @@ def choose_global_batch(
     if batch // world.size < accumulate:
         raise UserError(
             f"train.accumulate = {accumulate}: a rank has {batch // world.size} images a step, and each part needs at "
-            "least one; make it smaller"
+            "least one; lower it, or raise the batch"
         )
     if batch > num_samples:
         raise UserError(

@@ -32,10 +32,10 @@ from tests.gpu.device import ALONE, DEVICE, needs_gpu
 pytestmark = needs_gpu
 
 GPU = DEVICE
-ONE_SWITCH: tuple[dict[str, Any], ...] = (
-    *({"r1_gamma": 0.1}, {"spectral_norm": True}, {"augment": True, "warmup": 0.5}, {"accumulate": 2}),
-)
+ONE_SWITCH: tuple[dict[str, Any], ...] = ({"r1_gamma": 0.1}, {"spectral_norm": True}, {"augment": True, "warmup": 0.5})
 EVERY_SWITCH: dict[str, Any] = {name: value for one in ONE_SWITCH for name, value in one.items()}
+IN_PARTS = ({"accumulate": 2}, {"accumulate": 2, "num_classes": 3, **EVERY_SWITCH})
+SWITCHES = ({}, *ONE_SWITCH, {"num_classes": 3}, EVERY_SWITCH, *IN_PARTS)
 needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="needs NVIDIA DALI")
 
 
@@ -172,7 +172,7 @@ def trained(engine: str, precision: PrecisionName, steps: int, num_classes: int 
     return state
 
 
-@pytest.mark.parametrize("switches", [{}, *ONE_SWITCH, {"num_classes": 3}, EVERY_SWITCH], ids=str)
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-8), ("bf16", 0.0), ("fp16", 0.0)])
 def test_a_recorded_graph_takes_the_steps_that_single_operations_take(
     precision: PrecisionName, tolerance: float, switches: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,6 +26,8 @@ from dcgan_dist.training.state import TrainState, initial_state
 from tests.distributed.ranks.batch_norm import close, random_tensor
 from tests.distributed.ranks.common import ALONE, CHANNELS, CPU
 from tests.given import given_inputs, random_classes
+
+Augment = Literal["none", "diff"]
 
 
 def tiny_config(precision: PrecisionName = "fp64", size: int = 32, **train: object) -> TrainConfig:
@@ -160,19 +162,26 @@ def a_penalty_and_spectral_norm_train_as_on_one_rank(world: World) -> None:
 
 
 def parts_one_after_the_other_train_as_ranks_beside_each_other(world: World) -> None:
-    """With local batch norm, each part is what a rank of its own would be."""
-    even, uneven = 4 * world.size, 3 * world.size + 1
-    for engine, reuse in (("ddp", True), ("graph", True), ("graph", False)):
+    """With local batch norm, each part is what a rank of its own would be; the last one is larger here."""
+    relative = {"loss": "relativistic", "r1_gamma": 1.0}
+    cases: tuple[tuple[dict[str, Any], Augment, int], ...] = (
+        ({"engine": "ddp"}, "none", 0),
+        ({"reuse_fakes": False}, "diff", 2),
+        (relative, "diff", 0),
+    )
+    for switches, augment, classes in cases:
 
-        def after_steps(on: World, images: int, parts: int, engine: str = engine, reuse: bool = reuse) -> Any:
-            config = tiny_config(engine=engine, reuse_fakes=reuse, batch_norm="local", accumulate=parts)
-            return trained(on, images, 2, config)
+        def after_steps(on: World, images: int, parts: int, case: Any = (switches, augment, classes)) -> Any:
+            config = tiny_config(batch_norm="local", accumulate=parts, **case[0])
+            config = replace(config, data=replace(config.data, augment=case[1]))
+            return trained(on, images, 2, config, case[2])
 
-        (state, figures), (expected, of_one) = after_steps(world, even, 2), after_steps(ALONE, even, 2 * world.size)
-        assert_same_parameters(expected, state, f"{engine}, two parts on each of {world.size} ranks")
+        images = 4 * world.size + 1
+        (state, figures), (expected, of_one) = after_steps(world, images, 2), after_steps(ALONE, images, 2 * world.size)
+        assert_same_parameters(expected, state, f"{switches}, two parts on each of {world.size} ranks")
         assert all(abs(each[name] - of_one[step][name]) < 1e-9 for step, each in enumerate(figures) for name in each)
-        (state, _), (expected, _) = after_steps(world, uneven, 1), after_steps(ALONE, uneven, world.size)
-        assert_same_parameters(expected, state, f"{engine}, {world.size} uneven parts")
+        (state, _), (expected, _) = after_steps(world, images, 1), after_steps(ALONE, images, world.size)
+        assert_same_parameters(expected, state, f"{switches}, {world.size} parts")
 
 
 def assert_same_parameters(expected: TrainState, found: TrainState, what: str) -> None:
