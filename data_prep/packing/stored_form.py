@@ -48,6 +48,11 @@ class Stored(NamedTuple):
 
 def store(content: bytes, form: Form) -> Stored:
     """What is stored of an image file. Raises DamagedImage if it cannot be decoded."""
+    with warnings.catch_warnings(action="ignore"):  # of EXIF that nobody reads, and of many pixels
+        return _stored(content, form)
+
+
+def _stored(content: bytes, form: Form) -> Stored:
     if not content:
         raise DamagedImage("it is empty")
     picture = _open(content)
@@ -72,8 +77,7 @@ def _open(content: bytes) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of EXIF that nobody reads, and of many pixels
-            return Image.open(io.BytesIO(content))
+        return Image.open(io.BytesIO(content))
     except Image.DecompressionBombError:
         raise DamagedImage("it has more pixels than are opened, as a file would that is made to fill memory") from None
     except UnidentifiedImageError:
@@ -84,8 +88,7 @@ def _open(content: bytes) -> Image:
 
 def _checked(decode: Callable[[], Result]) -> Result:
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return decode()
+        return decode()
     except Exception as error:
         raise DamagedImage(in_one_line(error)) from None
 

@@ -24,9 +24,10 @@ LABELS_FILE = "dataset.json"
 
 def is_image(name: str) -> bool:
     """Whether a path is called like an image, and neither it nor a folder above it is hidden."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and os.path.splitext(parts[-1])[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a name in a zip)
+    if name.startswith(".") or "/." in name or ("__MACOSX" in name and "__MACOSX" in name.split("/")):
+        return False
+    _, dot, suffix = name.rpartition(".")
+    return f"{dot}{suffix.lower()}" in IMAGE_SUFFIXES
 
 
 def class_of(name: str, labels: Mapping[str, str] | None) -> str:
@@ -91,7 +92,9 @@ class FolderOfImages:
 
     def read(self, entry: Entry) -> bytes:
         """The file's bytes. Raises OSError."""
-        return self.path.joinpath(*entry.where or (entry.name,)).read_bytes()
+        name = entry.where[0] if entry.where else entry.name
+        with open(f"{self.path}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 (a Path takes half as long again)
+            return file.read()
 
     def annotations(self, entry: Entry) -> dict[str, Any]:
         """Nothing beside name and class."""

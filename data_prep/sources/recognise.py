@@ -61,7 +61,7 @@ def recognise(path: Path, image_key: str | None, copy: Path) -> Recognised:
     if (path / "data.mdb").is_file():
         return Recognised(LmdbOfImages(path), "an LMDB")
     suffixes = _suffixes(path)
-    if not suffixes.keys() & IMAGE_SUFFIXES:
+    if not suffixes & IMAGE_SUFFIXES:
         if ".parquet" in suffixes:
             return Recognised(ParquetOfImages(path, copy, image_key), "a folder of Parquet files")
         if next(path.glob("*.tar"), None):
@@ -90,8 +90,12 @@ def passed_over(source: ImageSource) -> str:
     return f"passed over what is no image: {named}"
 
 
-def _suffixes(path: Path) -> Counter[str]:
-    """How often each suffix occurs among the first files of a folder, hidden ones left out."""
-    names = (name for name, _ in itertools.islice(files_below(path), LOOKED_AT))
-    shown = (name for name in names if not any(part.startswith(".") for part in name.split("/")))
-    return Counter(Path(name).suffix.lower() for name in shown)
+def _suffixes(path: Path) -> set[str]:
+    """Those among the first files of a folder, hidden ones left out, up to the first image."""
+    found: set[str] = set()
+    for name, _ in itertools.islice(files_below(path), LOOKED_AT):
+        if not any(part.startswith(".") for part in name.split("/")):
+            found.add(Path(name).suffix.lower())
+            if found & IMAGE_SUFFIXES:
+                break
+    return found
