@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from tarfile import BLOCKSIZE, LENGTH_NAME, RECORDSIZE
-from typing import IO, Any, Protocol, Self
+from typing import Any, Protocol
 
 from data_prep.packing.engines import Engine
 from data_prep.packing.stored_form import Form, store
+from data_prep.packing.tar_writer import TarWriter
 from data_prep.sources.celeba_images import ImageFolder, ImageZip
 from data_prep.sources.entries import DamagedImage, ImageSource
 from dcgan_dist.base.errors import UserError
@@ -218,61 +217,6 @@ def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], 
     left_out = tuple(skipped + small)
     checked = task.form.decode_check
     return Record(digest, checked, left_out, rewritten, *extremes, shard, "".join(contents), tuple(small))
-
-
-class TarWriter:
-    """Writes a tar, byte for byte as webdataset's writer of this name does, which would import torch into every worker.
-
-    The headers of its members differ in names, sizes and checksums alone: `tarfile` makes the first, and those fields
-    are filled into copies of it. Made one by one, headers would take a third of the time of packing.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.members: list[tuple[str, int, int]] = []
-        """Name, offset and size of each."""
-        self._file, self._offset = file, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._write(bytes(2 * BLOCKSIZE))
-            self._write(bytes(-self._offset % RECORDSIZE))
-
-    def add(self, name: str, content: bytes) -> None:
-        """Appends a member."""
-        self._write(_header(name, len(content)))
-        self.members.append((name, self._offset, len(content)))
-        self._write(content)
-        self._write(bytes(-len(content) % BLOCKSIZE))
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._offset += len(data)
-
-
-def _header(name: str, size: int) -> bytes:
-    """The header of a member. Raises ValueError if the name is too long for a tar."""
-    encoded = name.encode()
-    if len(encoded) > LENGTH_NAME or size >= 8**11:
-        return _tarfiles_header(name, size)
-    header = bytearray(_EMPTY_HEADER)
-    header[: len(encoded)] = encoded
-    header[_SIZE] = b"%011o" % size
-    header[_CHECKSUM] = b"%06o" % (_SUM_OF_EMPTY + sum(encoded) + sum(header[_SIZE]))
-    return bytes(header)
-
-
-def _tarfiles_header(name: str, size: int) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.uname, member.gname = size, 0o444, "bigdata", "bigdata"
-    return member.tobuf(tarfile.USTAR_FORMAT)
-
-
-_SIZE, _CHECKSUM = slice(124, 135), slice(148, 154)  # POSIX 1003.1, "ustar interchange format", without terminators
-_EMPTY_HEADER = _tarfiles_header("", 0)
-_SUM_OF_EMPTY = int(_EMPTY_HEADER[_CHECKSUM], 8) - sum(_EMPTY_HEADER[_SIZE])
 
 
 def _refuse_unless_skipping(task: Task, planned: AnyPlannedShard, name: str, problem: DamagedImage) -> None:

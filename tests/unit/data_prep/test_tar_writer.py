@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.packing.shard_writer import TarWriter
+from data_prep.packing.tar_writer import TarWriter
 from dcgan_dist.data.shard_index import index_lines, index_text
 
 LONG = f"{'folder/' * 20}{'n' * 60}.jpg"  # does not fit into the field of a name
