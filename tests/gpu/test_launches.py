@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -80,7 +81,8 @@ def bytes_of(given: object) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def count(monkeypatch: pytest.MonkeyPatch, images: int = 4, **train: Any) -> Launches:
+@cache
+def count(images: int, **train: Any) -> Launches:
     """The launches of one step at 64 pixels on one GPU, out of a cache as large as the batch."""
     from triton.runtime.interpreter import GridExecutor
     from triton.runtime.jit import JITFunction
@@ -95,27 +97,28 @@ def count(monkeypatch: pytest.MonkeyPatch, images: int = 4, **train: Any) -> Lau
     inputs = StepInputs(step_images(cache, plan, 0), numbers, Rates([], images, 0.0), 0)
     update = open_update(config, state, precision, inputs, plan, world)
     eager = update.eager if isinstance(update, CapturedUpdate) else update
-    for kind, method in ((JITFunction, "run"), (GridExecutor, "__call__")):
-        monkeypatch.setattr(kind, method, lambda _, *args, **kwargs: launches.kernel(*args, **kwargs))
-    inputs.prepare(0, 2)
-    eager()
-    launches.kernels = launches.bytes = 0
-    with launches:
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, method in ((JITFunction, "run"), (GridExecutor, "__call__")):
+            patch.setattr(kind, method, lambda _, *args, **kwargs: launches.kernel(*args, **kwargs))
+        inputs.prepare(0, 2)
         eager()
+        launches.kernels = launches.bytes = 0
+        with launches:
+            eager()
     return launches
 
 
 @pytest.mark.parametrize(("reuse_fakes", "most"), [(False, 220), (True, 200)])
-def test_a_step_starts_few_kernels(monkeypatch: pytest.MonkeyPatch, reuse_fakes: bool, most: int) -> None:
-    launches = count(monkeypatch, reuse_fakes=reuse_fakes)
+def test_a_step_starts_few_kernels(reuse_fakes: bool, most: int) -> None:
+    launches = count(images=2, reuse_fakes=reuse_fakes)
     total = launches.kernels + sum(launches.operators.values())
     print(total, launches.by_kind(), launches.operators.most_common())
     assert total <= most, (launches.by_kind(), launches.operators.most_common())
 
 
-def test_a_step_moves_few_bytes_besides_those_of_its_maps_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_moves_few_bytes_besides_those_of_its_maps_and_weights() -> None:
     """Convolutions cannot do with less than 5.5 MB an image, and batch norm with its activations takes 7.9."""
-    few, many = (count(monkeypatch, images).bytes for images in (2, 4))
+    few, many = (count(images=images, reuse_fakes=True).bytes for images in (2, 4))
     an_image = (many - few) / 2
     print(f"{an_image / 1e6:.2f} MB an image and {(few - 2 * an_image) / 1e6:.0f} MB a step")
     assert an_image < 14.5e6
