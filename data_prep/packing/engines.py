@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from dcgan_dist.base.errors import UserError
 
-WAITING_FOR_A_WORKER = 2  # jobs a worker; more would only take memory
+WAITING_FOR_A_WORKER = 1  # jobs a worker; more would only take memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
