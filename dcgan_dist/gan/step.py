@@ -113,10 +113,10 @@ class GanStep:
             verdicts = [self._teach_discriminator(*given) for given in zip(parts, fakes, shares, strict=True)]
             d_lost = self.discriminator.descend()
             self.discriminator.refresh()
-        # Only now may the generator go through the discriminator: a second pass before the first one's backward
-        # would lose the discriminator's averaged gradients without an error.
         if not keep:
             fakes.clear()  # and frees their memory
+        # Only now may the generator go through the discriminator: a second pass before the first one's backward
+        # would lose the discriminator's averaged gradients without an error.
         with stage("generator"), self.discriminator.frozen():
             self.generator.begin()
             g_losses = [
