@@ -176,8 +176,8 @@ class TrainSection:
     not from new ones, as the tutorial does: a twelfth less arithmetic, and no worse scores."""
 
     symmetric_memory: bool = False
-    """Keep the gradients that ranks add up in NCCL's symmetric memory, which the GPUs of a node read without a copy.
-    Off until it is measured on several GPUs; without them it changes nothing."""
+    """Keep what ranks exchange, gradients and batch norm's statistics, in NCCL's symmetric memory, which the GPUs of a
+    node read without a copy. Off until it is measured on several GPUs; without them it changes nothing."""
 
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     """When the watch on stability sees a sign of collapse. warn: say so; stop: end the run as failed; rollback: go back

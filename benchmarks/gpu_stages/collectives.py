@@ -40,9 +40,9 @@ class OneOfMany(World):
         dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor, into: Tensor | None = None) -> Tensor:
         COUNTED.append("gather")
-        everyone = tensor.new_empty(1, *tensor.shape)
+        everyone = tensor.new_empty(1, *tensor.shape) if into is None else into
         if tensor.is_cuda:
             dist.all_gather_into_tensor(everyone, tensor)
         else:

@@ -1,8 +1,6 @@
 """One network on many ranks: the same weights, gradients averaged over the global batch."""
 
-import contextlib
 import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,28 +75,6 @@ def copy_from_main(network: nn.Module, world: World, what: str = "all") -> None:
     with torch.no_grad():
         for tensor in tensors:
             world.broadcast(tensor)
-
-
-_POOLS: list[torch.cuda.MemPool] = []
-"""They have to outlive the tensors in them."""
-
-
-@contextlib.contextmanager
-def in_symmetric_memory(world: World, wanted: bool) -> Iterator[None]:
-    """What the block allocates on a GPU lies in memory that NCCL's sums reach without a copy (NCCL 2.27 and newer).
-
-    Every rank must allocate the same. Does nothing unless `wanted`, and unless ranks sum over NCCL.
-    """
-    if not (wanted and world.device.type == "cuda" and world.has_peers and world.sums_on_device):
-        yield
-        return
-    assert dist.group.WORLD is not None
-    backend: Any = dist.group.WORLD._get_backend(world.device)
-    pool = torch.cuda.MemPool(backend.mem_allocator)
-    with torch.cuda.use_mem_pool(pool):
-        yield
-    backend.register_mem_pool(pool, symm=True)
-    _POOLS.append(pool)
 
 
 def average(flat: Tensor, world: World) -> Tensor:

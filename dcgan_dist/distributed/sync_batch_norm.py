@@ -28,10 +28,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     pass and one in the backward pass.
     """
 
-    def __init__(self, layer: nn.BatchNorm2d, world: World, slope: float = 1.0) -> None:
+    def __init__(
+        self, layer: nn.BatchNorm2d, world: World, slope: float = 1.0, exchange: Exchange | None = None
+    ) -> None:
         """`slope`: of the activation that is computed along, below zero: 0 for ReLU, 1 for none."""
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
         self.world = world
+        self.exchange = exchange or Exchange(world, layer.num_features)
         self.parts = 1
         self.slope = slope
         # The same tensors, not copies: optimizers may hold them already.
@@ -47,7 +50,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         running = Running(self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
         norm = Norm(self.weight, self.bias, self.eps, self.slope)
-        return _Normalise.apply(input, self.weight, self.bias, norm, self.parts, running, self.world)
+        return _Normalise.apply(input, self.weight, self.bias, norm, self.parts, running, self.exchange)
 
     def activate(self, maps: Tensor) -> Tensor:
         """Applies the activation that is fused into this layer."""
@@ -59,16 +62,23 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, norm: Norm, parts: int, running: Running, world: World
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: Norm,
+        parts: int,
+        running: Running,
+        exchange: Exchange,
     ) -> Tensor:
         input = _dense(input)
         using = _arithmetic_for(input)
         pieces = using.measure(input, parts, weight)
-        if world.has_peers:
-            pieces = world.gather(using.combine(pieces))
+        if exchange.world.has_peers:
+            pieces = exchange.gather(using.combine(pieces, out=exchange.room(pieces[0])))
         combined = using.combine(pieces, running)
         ctx.save_for_backward(input, weight, bias, combined)
-        ctx.eps, ctx.slope, ctx.world, ctx.using = norm.eps, norm.slope, world, using
+        ctx.eps, ctx.slope, ctx.exchange, ctx.using = norm.eps, norm.slope, exchange, using
         return using.normalise(input, combined, norm)
 
     @staticmethod
@@ -77,25 +87,55 @@ class _Normalise(torch.autograd.Function):
         input, weight, bias, combined = ctx.saved_tensors
         norm = Norm(weight, bias, ctx.eps, ctx.slope)
         grad = grads[0].contiguous(memory_format=_layout(input))
-        sums, (grad_bias, grad_weight) = ctx.using.add_up(ctx.using.gradient_sums(grad, input, combined, norm))
+        pieces = ctx.using.gradient_sums(grad, input, combined, norm)
+        world, room = ctx.exchange.world, ctx.exchange.room(pieces[0])
+        sums, (grad_bias, grad_weight) = ctx.using.add_up(pieces, out=room)
         grad_input = None
         if ctx.needs_input_grad[0]:
-            grad_input = ctx.using.input_gradient(grad, input, combined, ctx.world.sum(sums), norm)
+            grad_input = ctx.using.input_gradient(grad, input, combined, world.sum(sums), norm)
         return grad_input, grad_weight, grad_bias, None, None, None, None
 
 
-def synchronise_batch_norm(network: nn.Module, world: World) -> None:
+class Exchange:
+    """Memory in which ranks exchange what they know of their values: that of all layers of a network, used in turn."""
+
+    def __init__(self, world: World, channels: int, symmetric: bool = False) -> None:
+        """`channels`: of the widest layer. `symmetric`: in memory as `World.symmetric_memory` gives it."""
+        self.world = world
+        self._channels, self._symmetric = channels, symmetric
+        self._own = self._everyones = torch.empty(0)
+
+    def room(self, like: Tensor) -> Tensor:
+        """A place in the shape and precision of `like`, [..., channels], for what this rank tells.
+
+        The next call gives it away again.
+        """
+        if len(self._own) < like.numel() or self._own.dtype != like.dtype:
+            most = like.numel() // like.shape[-1] * self._channels  # so every layer finds room in it
+            with self.world.symmetric_memory(self._symmetric):
+                self._own, self._everyones = like.new_empty(most), like.new_empty(self.world.size * most)
+        return self._own[: like.numel()].view(like.shape)
+
+    def gather(self, own: Tensor) -> Tensor:
+        """What all ranks have at the place that `room` gave, [ranks, ...]. It holds until the next call."""
+        everyones = self._everyones[: self.world.size * own.numel()]
+        return self.world.gather(own, into=everyones.view(-1, *own.shape))
+
+
+def synchronise_batch_norm(network: nn.Module, world: World, symmetric_memory: bool = False) -> None:
     """Replaces every BatchNorm2d inside `network` by one over all ranks; its parameters stay the same objects.
 
     Where a kernel computes the following activation too, as on a GPU, an identity takes the activation's place.
     """
+    widths = [layer.num_features for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    exchange = Exchange(world, max(widths, default=0), symmetric_memory)
     for parent in list(network.modules()):
         children = list(parent.named_children())
         for (name, child), (after, activation) in itertools.zip_longest(children, children[1:], fillvalue=("", None)):
             if type(child) is not nn.BatchNorm2d:
                 continue
             slope = _slope(activation) if fuses_activation(child.weight) else None
-            setattr(parent, name, SyncBatchNorm2d(child, world, 1.0 if slope is None else slope))
+            setattr(parent, name, SyncBatchNorm2d(child, world, 1.0 if slope is None else slope, exchange))
             if slope is not None:
                 setattr(parent, after, nn.Identity())
 
@@ -128,13 +168,13 @@ class _Arithmetic(Protocol):
 
     def measure(self, input: Tensor, parts: int, weight: Tensor) -> Tensor: ...
 
-    def combine(self, pieces: Tensor, running: Running | None = None) -> Tensor: ...
+    def combine(self, pieces: Tensor, running: Running | None = None, out: Tensor | None = None) -> Tensor: ...
 
     def normalise(self, input: Tensor, combined: Tensor, norm: Norm) -> Tensor: ...
 
     def gradient_sums(self, grad: Tensor, input: Tensor, combined: Tensor, norm: Norm) -> Tensor: ...
 
-    def add_up(self, pieces: Tensor) -> tuple[Tensor, Tensor]: ...
+    def add_up(self, pieces: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
 
     def input_gradient(self, grad: Tensor, input: Tensor, combined: Tensor, sums: Tensor, norm: Norm) -> Tensor: ...
 

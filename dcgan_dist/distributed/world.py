@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
@@ -23,6 +23,7 @@ Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
+_POOLS: list[torch.cuda.MemPool] = []  # of symmetric memory: they have to outlive the tensors in them
 
 
 @dataclass
@@ -82,16 +83,33 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """Gathers tensors of equal shape from all ranks into [size, ...], the same on every rank."""
+    def gather(self, tensor: Tensor, into: Tensor | None = None) -> Tensor:
+        """Gathers tensors of equal shape from all ranks, [size, ...] and the same on every rank, in `into` if given."""
         if self.size == 1:
             return tensor[None]
-        everyone = tensor.new_empty(self.size, *tensor.shape)
+        everyone = tensor.new_empty(self.size, *tensor.shape) if into is None else into
         if tensor.is_cuda and self.sums_on_device:
             dist.all_gather_into_tensor(everyone, tensor)
         else:  # gloo fills single tensors
             dist.all_gather(list(everyone.unbind()), tensor)
         return everyone
+
+    @contextlib.contextmanager
+    def symmetric_memory(self, wanted: bool) -> Iterator[None]:
+        """What the block allocates on a GPU lies in memory that NCCL's sums reach without a copy (NCCL 2.27 and newer).
+
+        Every rank must allocate the same. Does nothing unless `wanted`, and unless ranks sum over NCCL.
+        """
+        if not (wanted and self.device.type == "cuda" and self.has_peers and self.sums_on_device):
+            yield
+            return
+        assert dist.group.WORLD is not None
+        backend: Any = dist.group.WORLD._get_backend(self.device)
+        pool = torch.cuda.MemPool(backend.mem_allocator)
+        with torch.cuda.use_mem_pool(pool):
+            yield
+        backend.register_mem_pool(pool, symm=True)
+        _POOLS.append(pool)
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """Overwrites `tensor` with that of rank `source`, and returns it."""

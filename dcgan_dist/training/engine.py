@@ -13,7 +13,7 @@ from torch import nn
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import TrainConfig, TrainSection
 from dcgan_dist.data.loader import BatchPlan
-from dcgan_dist.distributed.gradients import average, in_symmetric_memory, replicate
+from dcgan_dist.distributed.gradients import average, replicate
 from dcgan_dist.distributed.kernels import kernels_run_on
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.fast import blocks
@@ -78,7 +78,7 @@ def _open_step(
     def learner(network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Learner:
         network, copies = (replicate(network, world), {}) if plain else (network, half_copies(network, precision))
         averages = partial(average, world=world) if world.has_peers and not plain else None
-        with in_symmetric_memory(world, train.symmetric_memory and not plain):  # of all, the gradients alone
+        with world.symmetric_memory(train.symmetric_memory and not plain):  # where it keeps its gradients
             return Learner(network, optimizer, scaler, precision, averages, copies)
 
     return GanStep(

@@ -108,7 +108,8 @@ def initial_state(config: TrainConfig, world: World, precision: Precision, num_c
         use_fast_convolutions(network, kernels_run_on(world.device))
         if network is discriminator and config.model.spectral_norm:
             use_spectral_norm(network, random)
-        synchronise_batch_norm(network, world if config.train.batch_norm == "sync" else world.alone())
+        of_batch = world if config.train.batch_norm == "sync" else world.alone()
+        synchronise_batch_norm(network, of_batch, config.train.symmetric_memory)
     average = None
     if config.ema.half_life_images:
         average = copy.deepcopy(generator).eval().requires_grad_(False)

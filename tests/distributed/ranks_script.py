@@ -32,6 +32,7 @@ from tests.distributed.ranks.agreement import (
 )
 from tests.distributed.ranks.batch_norm import (
     sync_batch_norm_evaluates_like_batch_norm,
+    sync_batch_norm_exchanges_everything_through_one_place,
     sync_batch_norm_is_batch_norm_in_single_precision,
     sync_batch_norm_is_batch_norm_over_even_shares,
     sync_batch_norm_is_batch_norm_over_uneven_shares,
@@ -74,6 +75,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     sync_batch_norm_takes_half_precision_inputs,
     sync_batch_norm_keeps_precision_far_from_zero,
     sync_batch_norm_evaluates_like_batch_norm,
+    sync_batch_norm_exchanges_everything_through_one_place,
     steps_over_even_shares_are_those_of_one_rank,
     steps_over_uneven_shares_are_those_of_one_rank,
     every_engine_ends_with_the_same_weights,

@@ -35,10 +35,10 @@ def measure(input: Tensor, parts: int, weight: Tensor) -> Tensor:
     return pieces
 
 
-def combine(pieces: Tensor, running: Running | None = None) -> Tensor:
-    """One piece out of all: [pieces, parts, 3, channels] to [parts, 3, channels]; updates `running`, if given."""
+def combine(pieces: Tensor, running: Running | None = None, out: Tensor | None = None) -> Tensor:
+    """One piece out of all: [pieces, parts, 3, channels] to [parts, 3, channels], in `out` if given."""
     count, parts, _, channels = pieces.shape
-    combined = torch.empty_like(pieces[0])
+    combined = torch.empty_like(pieces[0]) if out is None else out
     mean, variance, batches = (running.mean, running.variance, running.batches) if running else (combined,) * 3
     if running and running.momentum is None:
         batches.add_(parts)  # before the kernel, each of whose programs reads it
@@ -75,10 +75,10 @@ def gradient_sums(grad: Tensor, input: Tensor, combined: Tensor, norm: Norm) -> 
     return pieces
 
 
-def add_up(pieces: Tensor) -> tuple[Tensor, Tensor]:
+def add_up(pieces: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """[pieces, parts, 2, channels] summed up for each part, [parts, 2, channels], and over all, [2, channels]."""
     count, parts, _, channels = pieces.shape
-    sums, total = torch.empty_like(pieces[0]), torch.empty_like(pieces[0, 0])
+    sums, total = torch.empty_like(pieces[0]) if out is None else out, torch.empty_like(pieces[0, 0])
     _add_up[(triton.cdiv(2 * channels, 32),)](
         *(pieces, sums, total, count, 2 * channels),
         PARTS=parts,

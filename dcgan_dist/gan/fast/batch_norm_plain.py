@@ -56,12 +56,15 @@ def measure(input: Tensor, parts: int, weight: Tensor) -> Tensor:
     return torch.stack([count, mean, variance * count], dim=1)[None]
 
 
-def combine(pieces: Tensor, running: Running | None = None) -> Tensor:
-    """One piece out of all: [pieces, parts, 3, channels] to [parts, 3, channels]; updates `running`, if given."""
+def combine(pieces: Tensor, running: Running | None = None, out: Tensor | None = None) -> Tensor:
+    """One piece out of all: [pieces, parts, 3, channels] to [parts, 3, channels], in `out` if given.
+
+    Updates `running`, if given.
+    """
     counts, means, deviations = pieces.unbind(2)  # [pieces, parts, channels] each
     count = counts.sum(0)
     mean = means[0] + ((means - means[0]) * counts).sum(0) / count
-    combined = torch.stack([count, mean, (deviations + counts * (means - mean).square()).sum(0)], dim=1)
+    combined = torch.stack([count, mean, (deviations + counts * (means - mean).square()).sum(0)], dim=1, out=out)
     if running:
         running.track(combined)
     return combined
@@ -80,9 +83,12 @@ def gradient_sums(grad: Tensor, input: Tensor, combined: Tensor, norm: Norm) -> 
     return torch.stack([dz.sum((1, 3, 4)), (dz * x_hat).sum((1, 3, 4))], dim=1)[None]
 
 
-def add_up(pieces: Tensor) -> tuple[Tensor, Tensor]:
-    """[pieces, parts, 2, channels] summed up for each part, [parts, 2, channels], and over all, [2, channels]."""
-    sums = pieces.sum(0)
+def add_up(pieces: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """[pieces, parts, 2, channels] summed up for each part, [parts, 2, channels], and over all, [2, channels].
+
+    The first of them in `out`, if given.
+    """
+    sums = torch.sum(pieces, 0, out=out)
     return sums, sums.sum(0)
 
 

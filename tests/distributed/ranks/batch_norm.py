@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d
+from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from tests.distributed.ranks.common import CHANNELS
 
@@ -105,3 +108,34 @@ def sync_batch_norm_evaluates_like_batch_norm(world: World) -> None:
     values = random_tensor(31 + world.rank, 2, CHANNELS, 3, 3)
     assert torch.equal(synchronised(values), layer.eval()(values))
     assert list(synchronised.state_dict()) == list(layer.state_dict())
+
+
+def sync_batch_norm_exchanges_everything_through_one_place(world: World) -> None:
+    """Layers of any width: a CUDA graph, and NCCL's symmetric memory, hold on to the place of the first step."""
+    widths = (CHANNELS, 3 * CHANNELS, 2)
+    whole = nn.Sequential()
+    for before, after in itertools.pairwise((CHANNELS, *widths)):
+        whole.extend([nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.Tanh()])
+    for index, parameter in enumerate(whole.double().parameters()):
+        parameter.data = random_tensor(40 + index, *parameter.shape)
+    synchronised = copy.deepcopy(whole)
+    synchronise_batch_norm(synchronised, world)
+    exchanges = {id(one.exchange): one.exchange for one in synchronised.modules() if isinstance(one, SyncBatchNorm2d)}
+    (exchange,) = exchanges.values()
+    places: set[tuple[int, int]] = set()
+    pairs: list[tuple[str, Tensor, Tensor]] = []
+    for step in range(3):
+        values = random_tensor(50 + step, 4 * world.size, CHANNELS, 3, 3)
+        mine = slice(4 * world.rank, 4 * world.rank + 4)
+        expected, output = whole(values), synchronised(values[mine])
+        expected.square().sum().backward()
+        output.square().sum().backward()
+        own = exchange.room(values[0, 0])
+        places.add((own.data_ptr(), exchange.gather(own).data_ptr()))
+        pairs.append((f"output {step}", expected[mine], output))
+    for (name, one), other in zip(whole.named_parameters(), synchronised.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        pairs.append((f"gradient of {name}", one.grad, world.sum(other.grad)))
+    for name, one, other in pairs:
+        close(one, other, 1e-11, name)
+    assert len(places) == 1
