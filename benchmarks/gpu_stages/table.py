@@ -19,7 +19,7 @@ def print_table(result: dict[str, Any]) -> None:
     table.add_column("what was found", overflow="fold")
     tell = {
         "tests": _tests, "learns": _learns, "steps": _steps, "decoding": _decoding, "whole_run": _whole_run,
-        "collectives": _collectives,
+        "collectives": _collectives, "search": _search,
     }  # fmt: skip
     for name, found in result["stages"].items():
         lines = _lines(tell[name], found)
@@ -111,6 +111,16 @@ def _collectives(found: dict[str, Any]) -> list[str]:
     return [
         f"batch {batch}: {one['collectives']} collectives, {'in the graph' if one['recorded'] else 'one by one'}; "
         f"a step {one['ms one of many']:.2f} ms, without them {one['ms alone']:.2f} ms"
+        for batch, one in found.items()
+        if batch.isdigit()
+    ]
+
+
+def _search(found: dict[str, Any]) -> list[str]:
+    return [
+        f"batch {batch}: a step takes {one['ms']['chosen']:.2f} ms with the deterministic kernels that cuDNN chooses, "
+        f"{one['ms']['searched']:.2f} with the fastest it finds; two searches end "
+        + ("alike" if one["searches end alike"] else "DIFFERENTLY")
         for batch, one in found.items()
         if batch.isdigit()
     ]
