@@ -32,7 +32,9 @@ class Ours:
         keep_freed_memory()
         choose_kernels(train)
         self.world, self.threads = world, threads
-        self.config = TrainConfig(data=DataConfig(shards=str(shards), global_batch_size=batch), train=train)
+        # What an earlier round had decoded is not to be found by a later one.
+        data = DataConfig(shards=str(shards), global_batch_size=batch, keep_pixels=False)
+        self.config = TrainConfig(data=data, train=train)
         name = best_precision(world.device) if train.precision == "auto" else train.precision
         self.precision = Precision(name, world.device)
         self.state = initial_state(self.config, world, self.precision)

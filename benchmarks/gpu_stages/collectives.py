@@ -60,7 +60,10 @@ def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("NCCL_DEBUG", "WARN")
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo", init_method=f"file://{folder}/store", rank=0, world_size=1
+            *("nccl" if on_gpu else "gloo", f"file://{folder}/store"),
+            rank=0,
+            world_size=1,
+            device_id=device if on_gpu else None,  # NCCL takes no memory of its own before it has its connections
         )
         found: dict[str, Any] = {}
         problem = None

@@ -28,17 +28,13 @@ TRIES = ("chosen", "searched", "searched again")
 
 
 def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
-    """By batch size: milliseconds of a step in each try, and whether both searches end with the same weights."""
-    tries = {name: _in_a_process(options.device, name) for name in TRIES}
-    tell(
-        {
-            batch: {
-                "ms": {name: tries[name][batch]["ms"] for name in TRIES},
-                "searches end alike": tries[TRIES[1]][batch]["weights"] == tries[TRIES[2]][batch]["weights"],
-            }
-            for batch in tries[TRIES[0]]
-        }
-    )
+    """By batch size: milliseconds of a step in each try, and a checksum of its weights after the first steps."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in TRIES:
+        for batch, one in _in_a_process(options.device, name).items():
+            of_batch = found.setdefault(batch, {"ms": {}, "weights": {}})
+            of_batch["ms"][name], of_batch["weights"][name] = one["ms"], one["weights"]
+        tell(found)
     return None
 
 
@@ -48,7 +44,7 @@ def _in_a_process(device: str, name: str) -> dict[str, Any]:
 
 
 def _try(device: torch.device, search: bool) -> dict[str, Any]:
-    """By batch size: milliseconds of a step, and the weights after the first steps, as a checksum."""
+    """See `run`."""
     found: dict[str, Any] = {}
     on_gpu = device.type == "cuda"
     for batch in BATCHES[device.type]:

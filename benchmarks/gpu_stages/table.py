@@ -110,17 +110,21 @@ def _whole_run(found: dict[str, Any]) -> list[str]:
 def _collectives(found: dict[str, Any]) -> list[str]:
     return [
         f"batch {batch}: {one['collectives']} collectives, {'in the graph' if one['recorded'] else 'one by one'}; "
-        f"a step {one['ms one of many']:.2f} ms, without them {one['ms alone']:.2f} ms"
+        f"a step {one['ms one of many']:.2f} ms, without them {one['ms alone']:.2f}, in symmetric memory "
+        + (f"{one[SYMMETRIC]:.2f}" if SYMMETRIC in one else f"not ({one['no symmetric memory']})")
         for batch, one in found.items()
         if batch.isdigit()
     ]
+
+
+SYMMETRIC = "ms in symmetric memory"
 
 
 def _search(found: dict[str, Any]) -> list[str]:
     return [
         f"batch {batch}: a step takes {one['ms']['chosen']:.2f} ms with the deterministic kernels that cuDNN chooses, "
         f"{one['ms']['searched']:.2f} with the fastest it finds; two searches end "
-        + ("alike" if one["searches end alike"] else "DIFFERENTLY")
+        + ("alike" if one["weights"]["searched"] == one["weights"]["searched again"] else "DIFFERENTLY")
         for batch, one in found.items()
         if batch.isdigit()
     ]

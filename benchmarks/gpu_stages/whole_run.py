@@ -23,7 +23,7 @@ def run(options: Options, tell: Callable[[dict[str, Any]], None]) -> str | None:
     shutil.rmtree(folder, ignore_errors=True)
     settings: dict[str, Any] = {
         "data.shards": options.shards, "run.dir": folder, "train.total_images": IMAGES[options.device],
-        "track.wandb": "off",
+        "track.wandb": "off", "data.keep_pixels": "false",
     }  # fmt: skip
     settings |= SMALL if options.device == "cpu" else {}
     arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]

@@ -15,7 +15,7 @@ from torch import Tensor
 from dcgan_dist.base.errors import in_one_line
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
-from dcgan_dist.data.decode_pillow import decode
+from dcgan_dist.data.decode_pillow import copying_stream, decode, hand_over
 from dcgan_dist.data.mapped_shards import EncodedImages
 from dcgan_dist.data.shard_format import ShardError
 
@@ -65,7 +65,7 @@ def decode_with_dali(
             yield images
 
     pipeline = _build_pipeline(jpegs(), size, crop, device, threads, len(first))
-    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+    copying = copying_stream(device)
     while (images := _run(pipeline)) is not None:
         if isinstance(images, str):
             # It must be gone before another is made, and before this process ends: it may crash otherwise.
@@ -140,19 +140,13 @@ def decode_and_resize(
 
 
 def to_torch(images: Any, copying: torch.cuda.Stream | None) -> Tensor:
-    """A copy, since DALI uses its own memory again for a later batch; on a GPU made on the stream `copying`.
-
-    On the current stream it would come after the training step that is queued there, and the host would wait for both.
-    """
+    """A copy, since DALI uses its own memory again for a later batch; on a GPU made on the stream `copying`."""
     if copying is None:
         return torch.from_numpy(images.as_array().copy())
     with torch.cuda.stream(copying):
         pixels = torch.from_dlpack(images.as_tensor()).clone()
     copying.synchronize()  # before DALI may write there again
-    current = torch.cuda.current_stream(copying.device)
-    current.wait_stream(copying)
-    pixels.record_stream(current)  # its memory may be given away only when the step is through with it
-    return pixels
+    return hand_over(pixels, copying)
 
 
 def _name_the_culprit(

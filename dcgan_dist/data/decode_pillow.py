@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -30,9 +30,10 @@ def decode_with_pillow(
 
     Raises ShardError naming an image that cannot be decoded.
     """
+    copying = copying_stream(device)
     with ThreadPoolExecutor(threads) as pool:  # Pillow decodes and resizes without holding the interpreter
         for images in ahead([pool.submit(decode_one, shards, one, size, crop) for one in batch] for batch in batches):
-            yield _collect(images, device)
+            yield to_device(np.stack([image.result() for image in images]), copying)
 
 
 def ahead(begun: Iterable[T]) -> Iterator[T]:
@@ -59,5 +60,27 @@ def decode(content: bytes, size: int, crop: Crop) -> np.ndarray:
     return crop_and_resize(Image.open(io.BytesIO(content)).convert("RGB"), size, crop)
 
 
-def _collect(images: list[Future[np.ndarray]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.stack([image.result() for image in images])).to(device)
+def copying_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream of its own for pixels on their way to a GPU; None on a CPU.
+
+    On the current one they would come after the training step that is queued there, and the host would wait for both.
+    """
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
+def to_device(images: np.ndarray, copying: torch.cuda.Stream | None) -> Tensor:
+    """The images as a tensor, which on a GPU is copied there on the stream `copying`; the host does not wait for it."""
+    pixels = torch.from_numpy(images)
+    if copying is None:
+        return pixels
+    with torch.cuda.stream(copying):
+        pixels = pixels.pin_memory().to(copying.device, non_blocking=True)
+    return hand_over(pixels, copying)
+
+
+def hand_over(pixels: Tensor, copying: torch.cuda.Stream) -> Tensor:
+    """Lets the current stream go on with `pixels`, made on the stream `copying`, as soon as they are there."""
+    current = torch.cuda.current_stream(copying.device)
+    current.wait_stream(copying)
+    pixels.record_stream(current)  # its memory may be given away only when the step is through with it
+    return pixels

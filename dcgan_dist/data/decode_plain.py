@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dcgan_dist.config import Crop
 from dcgan_dist.data.crop import crop_box
-from dcgan_dist.data.decode_pillow import ahead, decode_one
+from dcgan_dist.data.decode_pillow import ahead, copying_stream, decode_one, to_device
 from dcgan_dist.data.mapped_shards import EncodedImages
 from dcgan_dist.data.plain_png import plain_png_bytes, read_plain_png
 from dcgan_dist.data.shard_format import Manifest
@@ -39,6 +39,7 @@ def decode_plain(
             image[:] = decode_one(shards, sample, size, crop) if pixels is None else pixels
         return images
 
+    copying = copying_stream(device)
     with ThreadPoolExecutor(1) as pool:  # more would wait for each other's Python
         for images in ahead(pool.submit(read, batch) for batch in batches):
-            yield torch.from_numpy(images.result()).to(device)
+            yield to_device(images.result(), copying)

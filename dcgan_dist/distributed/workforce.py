@@ -59,7 +59,7 @@ class Workforce:
         rank, if `compute` or `inputs` does on one.
         """
         workers = self._busy_workers(num_items)
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers, initializer=_work_on, initargs=(self.world.device,)) as pool:
             while num_items > 0:
                 results = self.world.together(lambda: list(pool.map(compute, islice(inputs, workers))))
                 portion = self.world.gather(torch.stack(results)).flatten(0, 2)  # ranks, workers, CHUNK
@@ -69,6 +69,12 @@ class Workforce:
     def _busy_workers(self, num_items: int) -> int:
         chunks = -(-num_items // CHUNK)
         return min(self.workers, -(-chunks // self.world.size))
+
+
+def _work_on(device: torch.device) -> None:
+    """Turns a new thread to this rank's GPU: in each it is GPU 0 at first, and Triton starts its kernels on that."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 _MALLOPT_TRIM_THRESHOLD, _MALLOPT_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt(3)

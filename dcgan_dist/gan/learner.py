@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import get_total_norm
 from torch.profiler import record_function
 
 from dcgan_dist.gan.precision import Precision
@@ -30,7 +29,10 @@ class Learner:
     average_gradients: Callable[[Tensor], Tensor] | None = None
     """Replaces all gradients, one tensor [parameters], by their mean over the ranks; None if backward has done it."""
     copies: dict[str, Tensor] = field(default_factory=dict)
-    """Weights in half precision that the network computes with, by the names of those they are copies of."""
+    """Weights in half precision that the network computes with, by the names of those they are copies of.
+
+    They must be equal to them at first; from then on `descend` sees to it.
+    """
 
     def __post_init__(self) -> None:
         weights: dict[str, Tensor] = dict(self.network.named_parameters())
@@ -45,12 +47,6 @@ class Learner:
         """The network's outputs, with convolutions in half precision where that is asked for."""
         with self.precision.autocast():
             return functional_call(self.network, self.copies, inputs) if self.copies else self.network(*inputs)
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Copies the weights into half precision; to be called whenever they may have changed since."""
-        if self.copies:
-            torch._foreach_copy_(list(self.copies.values()), self._masters)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -86,7 +82,11 @@ class Learner:
             if self.average_gradients is not None:
                 self.average_gradients(self._flat)
         with stage("optimizer"):
-            return self._update()
+            left_out = self._update()
+            if self.copies:
+                with torch.no_grad():
+                    torch._foreach_copy_(list(self.copies.values()), self._masters)
+        return left_out
 
     def _gather_gradients(self) -> None:
         """Brings all gradients into one tensor, in the precision of the weights, where they add up."""
@@ -107,7 +107,8 @@ class Learner:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return torch.zeros((), device=self._flat.device)
-        non_finite = 1 - get_total_norm([self._flat]).isfinite().float()
+        # 0 times infinity is not a number, and differs from 0; `isfinite` would be five operators.
+        non_finite = (0 * torch.linalg.vector_norm(self._flat) != 0).float()
         self.optimizer.found_inf = non_finite  # type: ignore[attr-defined]  # fused Adam reads it, as it does the scaler's
         self.optimizer.step()
         return non_finite

@@ -100,8 +100,6 @@ class GanStep:
 
     def __call__(self, batch: Batch) -> StepMetrics:
         """Updates the discriminator with its latents, then the generator with its own, or with the same."""
-        self.generator.refresh()
-        self.discriminator.refresh()
         parts = batch.split(self.accumulate)
         shares = [len(part.pixels) / len(batch.pixels) for part in parts]
         keep = self.reuse_fakes and len(parts) == 1  # what several were computed from would take the memory of all
@@ -112,7 +110,6 @@ class GanStep:
             self.discriminator.begin()
             verdicts = [self._teach_discriminator(*given) for given in zip(parts, fakes, shares, strict=True)]
             d_lost = self.discriminator.descend()
-            self.discriminator.refresh()
         if not keep:
             fakes.clear()  # and frees their memory
         # Only now may the generator go through the discriminator: a second pass before the first one's backward

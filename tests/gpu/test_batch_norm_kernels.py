@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcgan_dist.distributed import kernels
 from dcgan_dist.distributed.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.discriminator import Discriminator
@@ -164,3 +166,23 @@ def test_networks_with_activations_in_their_kernels_are_the_papers(network: nn.M
         results.append({"output": output, "input": input.grad} | {name: p.grad for name, p in each.named_parameters()})
     for name, expected in results[0].items():
         assert_close(name, expected, results[1][name], 1e-10)
+
+
+@pytest.mark.parametrize("problem", [subprocess.CalledProcessError(1, "gcc"), AssertionError("no libcuda")], ids=str)
+def test_where_no_kernel_compiles_a_line_says_so_and_torchs_operators_are_used(
+    problem: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python without its headers, say: Triton passes on whatever the compiler that it calls ends with."""
+    from dcgan_dist.gan.fast import batch_norm_kernels
+
+    def fail(*given: object) -> None:
+        raise problem
+
+    kernels._compiles.cache_clear()
+    monkeypatch.setattr(batch_norm_kernels, "measure", fail)
+    try:
+        assert not kernels.kernels_run_on(DEVICE)
+    finally:
+        kernels._compiles.cache_clear()
+    (line,) = caplog.messages
+    assert "Triton compiles nothing here" in line and "\n" not in line
