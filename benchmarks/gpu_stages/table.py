@@ -103,8 +103,12 @@ FROM_PILLOW = "from Pillow's"
 
 
 def _whole_run(found: dict[str, Any]) -> list[str]:
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found["stages"].items())
-    return [f"{found['images']:,} images in {found['from command to end']:.1f} s: {stages or found['status']}"]
+    lines = []
+    for start, one in found.items():
+        if isinstance(one, dict) and one["images"]:
+            stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in one["stages"].items())
+            lines.append(f"{start}: {one['images']:,} images in {one['from command to end']:.1f} s: {stages}")
+    return lines
 
 
 def _collectives(found: dict[str, Any]) -> list[str]:
