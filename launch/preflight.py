@@ -71,6 +71,7 @@ def checks_of_node(config: TrainConfig, ranks: int) -> list[Check]:
 def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
     """What takes all ranks. A rank that cannot go on says so in a check, and the others stop where it does."""
     from dcgan_dist.data.loader import open_shards
+    from dcgan_dist.training.plan import settle
     from launch.probes import check_all_reduce, check_decoding, check_memory, measure_training
 
     checks = [check_all_reduce(world), *answers("decoding", lambda: check_decoding(config.data, world))]
@@ -79,12 +80,15 @@ def checks_of_ranks(config: TrainConfig, world: World) -> list[Check]:
     manifest = read_manifest(config.data.shards)
     if len(set(world.gather_objects(manifest.samples))) > 1:
         return checks
-    shards = open_shards(config.data, manifest, world)
-    memory = answers("training", lambda: check_memory(config, shards, world))
+    try:
+        plan = settle(config, open_shards(config.data, manifest, world), None, world)
+    except UserError as error:  # on every rank
+        return [*checks, Check("training", "fail", str(error))]
+    memory = answers("training", lambda: check_memory(config, plan, world))
     if world.any(failed(memory)):
         return [*checks, *(check for check in memory if check.status == "fail")]
-    training, images, speed = measure_training(config, shards, world)
-    return [*checks, training, check_time_limit(config.run, images, speed)]
+    training, speed = measure_training(config, plan, world)
+    return [*checks, training, check_time_limit(config.run, plan.total_images, speed)]
 
 
 def compare_nodes(checks: list[Check]) -> list[Check]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.config import DataConfig, TrainConfig
-from dcgan_dist.data.loader import PixelSource, Shards, open_decoder, open_shards
+from dcgan_dist.data.loader import PixelSource, open_decoder, open_shards
 from dcgan_dist.data.shard_format import read_manifest
 from dcgan_dist.data.step_images import step_images
 from dcgan_dist.distributed.leaving import is_out_of_memory
@@ -18,7 +18,7 @@ from dcgan_dist.distributed.workforce import keep_freed_memory, take_share_of_co
 from dcgan_dist.distributed.world import World
 from dcgan_dist.training.by_position import Rates, StepInputs
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, choose_kernels, open_update
-from dcgan_dist.training.plan import Plan, settle
+from dcgan_dist.training.plan import Plan
 from dcgan_dist.training.state import initial_state
 from launch.checks import Check
 
@@ -122,12 +122,8 @@ def _noise(size: int, world: World) -> PixelSource:
     return draw
 
 
-def check_memory(config: TrainConfig, shards: Shards, world: World) -> Check:
-    """Takes this rank's steps without the others: one that has no room for them must not leave others waiting inside.
-
-    Raises UserError, on every rank, if the batch does not fit the ranks or the data.
-    """
-    plan = settle(config, shards, None, world)
+def check_memory(config: TrainConfig, plan: Plan, world: World) -> Check:
+    """Takes this rank's steps without the others: one that has no room must not leave others waiting inside."""
     try:
         rehearsal = Rehearsal(config, plan, world.alone())
         rehearsal.warm_up()
@@ -144,12 +140,11 @@ def check_memory(config: TrainConfig, shards: Shards, world: World) -> Check:
     return Check("training", "ok", "a step fits")
 
 
-def measure_training(config: TrainConfig, shards: Shards, world: World) -> tuple[Check, int, float]:
-    """Trains some steps on noise; also the images the run will take and how many a second all ranks do together."""
+def measure_training(config: TrainConfig, plan: Plan, world: World) -> tuple[Check, float]:
+    """Trains some steps on noise; also how many images a second all ranks do together."""
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(world.device)
-    plan = settle(config, shards, None, world)
     rehearsal = Rehearsal(config, plan, world)
     rehearsal.warm_up()
     once = _seconds_each(1, rehearsal.step, world)
@@ -157,7 +152,7 @@ def measure_training(config: TrainConfig, shards: Shards, world: World) -> tuple
     speed = plan.batches.global_batch / _seconds_each(steps, rehearsal.step, world)
     rehearsal.close()
     found = f"{speed:.0f} images/s on {world.size} rank(s), {plan.batches.count} a rank{_peak_memory(world)}"
-    return Check("training", "ok", found), plan.total_images, speed
+    return Check("training", "ok", found), speed
 
 
 def _peak_memory(world: World) -> str:

@@ -23,6 +23,7 @@ from dcgan_dist.gan.discriminator import singular_vectors
 from dcgan_dist.gan.precision import Precision, PrecisionName, best_precision
 from dcgan_dist.training.by_position import Rates, StepInputs, StepNumbers
 from dcgan_dist.training.engine import STEPS_BEFORE_CAPTURE, CapturedUpdate, open_update
+from dcgan_dist.training.plan import settle
 from dcgan_dist.training.samples import copy_to_host, spread
 from dcgan_dist.training.state import TrainState, initial_state
 from launch import probes
@@ -217,9 +218,10 @@ def test_preflight_times_a_step_that_is_replayed(shards: Path, monkeypatch: pyte
     data = DataConfig(shards=str(shards), image_size=32, batch_size_per_rank=16)
     config = TrainConfig(data=data, model=ModelConfig(base_channels=16))
     mapped = MappedShards(shards, read_manifest(shards))
-    assert probes.check_memory(config, mapped, ALONE).status == "ok"
+    plan = settle(config, mapped, None, ALONE)
+    assert probes.check_memory(config, plan, ALONE).status == "ok"
     in_check = len(replayed)
-    check, _, speed = probes.measure_training(config, mapped, ALONE)
+    check, speed = probes.measure_training(config, plan, ALONE)
     assert in_check == 1, "the last step of the warm-up should be a replayed one"
     assert len(replayed) >= in_check + 3 and speed > 0  # the warm-up's, the one that is timed to know how many, those
     assert "GiB of GPU memory" in check.found
