@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from dcgan_dist.base.errors import speaks_for_node
 
 LARGEST_SEED = 2**63 - 1
 
@@ -64,7 +65,7 @@ def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], i
 
 def parse_once(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parses the command line; on each node only the first rank prints `--help` or errors."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if speaks_for_node():
         return parser.parse_args()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return parser.parse_args()

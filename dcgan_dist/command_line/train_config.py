@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from dcgan_dist.base.errors import UserError, in_one_line
+from dcgan_dist.base.errors import UserError, in_one_line, speaks_for_node
 from dcgan_dist.command_line.config_problems import problems_of
 from dcgan_dist.command_line.yaml_settings import (
     MODE,
@@ -123,7 +123,7 @@ def _assert_nothing_is_null(config: TrainConfig) -> None:
 @contextlib.contextmanager
 def _printing_once() -> Iterator[None]:
     """Lets only the first rank of a node print `--help` and `--print_config`."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if speaks_for_node():
         yield
     else:
         with contextlib.redirect_stdout(io.StringIO()):

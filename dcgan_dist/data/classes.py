@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.data.sample_order import sample_ids
-from dcgan_dist.data.shard_index import AnnotatedShards, read_annotations
+from dcgan_dist.data.shard_index import AnnotatedShards, attributes_of, read_annotations
 from dcgan_dist.distributed.world import World
 
 NO_CLASSES, STORED_CLASS = "none", "class"
@@ -159,14 +159,14 @@ def _of_stored_class(annotations: Iterator[Any], complaint: str) -> Classes:
 
 def _of_attributes(annotations: Iterator[Any], names: tuple[str, ...], complaint: str) -> Classes:
     rows = []
-    for sample in annotations:
-        attributes = sample.get("attributes") if isinstance(sample, dict) else None
-        if not isinstance(attributes, dict) or not attributes:
+    for annotation in annotations:
+        attributes = attributes_of(annotation)
+        if not attributes:
             raise UserError(
                 f"{complaint} has images without attributes; prepare it again with list_attr_celeba.txt beside the "
                 "images, or leave --model.classes out"
             )
         if unknown := [name for name in names if name not in attributes]:
             raise UserError(f"{complaint}: {no_such(unknown[0], tuple(sorted(attributes)), 'attribute')}")
-        rows.append(bytes(attributes[name] == 1 for name in names))
+        rows.append(bytes(attributes[name] for name in names))
     return Classes(names, False, torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).view(-1, len(names)))

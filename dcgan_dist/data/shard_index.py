@@ -119,6 +119,12 @@ def read_annotations(shards: AnnotatedShards, count: int) -> Iterator[Any]:
             return
 
 
+def attributes_of(annotation: Any) -> dict[str, bool]:
+    """Which attributes an image is said to show, and which not; {} if nothing is said. No is 0, or -1 as in CelebA."""
+    attributes = annotation.get("attributes") if isinstance(annotation, dict) else None
+    return {name: value == 1 for name, value in attributes.items()} if isinstance(attributes, dict) else {}
+
+
 def _sample_from(line: str) -> Sample:
     """Parses one line of an index; KeyError or ValueError where it is not one of ours."""
     words = line.split(" ")

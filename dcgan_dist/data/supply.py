@@ -46,7 +46,7 @@ class Supply:
         shorts, fews, lost = self._world.sum(torch.tensor([int(short), int(few), int(failure is not None)])).tolist()
         if lost:
             why = next(one for one in self._world.gather_objects(failure) if one)
-            raise SupplyLost(f"{why}; a checkpoint is kept: give the same command again to go on")
+            raise SupplyLost(f"{why}; give the same command again to go on from the last checkpoint")
         self._steps_left = 1 if fews else STEPS_BETWEEN_CHECKS
         if not shorts:
             self._short_since, self._told = None, False

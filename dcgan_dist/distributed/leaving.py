@@ -43,8 +43,9 @@ def leave_reason(error: Exception) -> None:
     if not isinstance(error, (UserError, RunFailed)):
         get_error_handler().record_exception(error)
         return
+    kind = UserError if isinstance(error, UserError) else RunFailed
     try:
-        raise type(error)(str(error)) from None  # it writes down the error that is being handled
+        raise kind(str(error)) from None  # it writes down the error that is being handled
     except (UserError, RunFailed) as told:
         told.__traceback__ = None
         get_error_handler().record_exception(told)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.base.errors import UserError
-from dcgan_dist.data.shard_index import AnnotatedShards, read_annotations
+from dcgan_dist.data.shard_index import AnnotatedShards, attributes_of, read_annotations
 
 
 def attribute_labels(shards: AnnotatedShards, attribute: str, count: int) -> Tensor:
@@ -17,9 +17,9 @@ def attribute_labels(shards: AnnotatedShards, attribute: str, count: int) -> Ten
     Raises UserError if the shards do not say, or there is no attribute of this name.
     """
     labels = []
-    for sample in read_annotations(shards, count):
-        attributes = sample.get("attributes") if isinstance(sample, dict) else None
-        if not isinstance(attributes, dict) or not attributes:
+    for annotation in read_annotations(shards, count):
+        attributes = attributes_of(annotation)
+        if not attributes:
             raise UserError(
                 f"{shards.folder}: its images have no attributes; "
                 "prepare it again with list_attr_celeba.txt beside the images"
@@ -28,5 +28,5 @@ def attribute_labels(shards: AnnotatedShards, attribute: str, count: int) -> Ten
             near = difflib.get_close_matches(attribute, attributes, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(attributes))}"
             raise UserError(f"--arithmetic {attribute}: no such attribute; {hint}")
-        labels.append(bool(attributes[attribute]))
+        labels.append(attributes[attribute])
     return torch.tensor(labels)

@@ -91,7 +91,8 @@ class Studio:
             )
         config = replace(config, data=replace(config.data, shards=str(shards or config.data.shards), decoder="auto"))
         data = open_data(config.data, self.world, cores)
-        self.world.together(data.shards.verify, self.world.rank, self.world.size)
+        # Each node may have a copy of its own.
+        self.world.together(data.shards.verify, self.world.local_rank, self.world.local_size)
         if self.world.is_main and data.manifest.fingerprint != self.trained.saved.dataset_fingerprint:
             print(f"note: {config.data.shards} does not hold the images this checkpoint was trained on")
         return data

@@ -223,11 +223,6 @@ def read_verified(path: Path) -> bytes:
     return _verified(path)[0]
 
 
-def read_saved(path: Path) -> Saved:
-    """A checkpoint, after its checksums and its contents were looked at. Raises UserError."""
-    return _verified(path)[1]
-
-
 def _verified(path: Path) -> tuple[bytes, Saved]:
     try:
         content = path.read_bytes()

@@ -102,7 +102,7 @@ class RunFolder:
         try:
             for folder in (self.checkpoints, self.ema_grid(0).parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lock()
+            self.lock()
             self._delete_half_written()
             write_text(self.path / "config.yaml", config_yaml)
         except OSError as error:
@@ -110,11 +110,12 @@ class RunFolder:
                 f"run.dir = {self.path}: cannot be written ({error.strerror}); choose another folder"
             ) from None
 
-    def _lock(self) -> None:
+    def lock(self) -> None:
+        """Locks the folder for this process, until it ends. Raises UserError if another trains in it, and OSError."""
         path = self.path / ".lock"
         if path in _held:
             return
-        file = path.open("wb")
+        file = path.open("ab")
         # A rank of the start before may still be ending, or a dead node's lock may not have expired.
         if not _lock_within(file, RESTART_PATIENCE_SECONDS if is_restart() else 0.0):
             raise UserError(

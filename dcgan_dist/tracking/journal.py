@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 
+from dcgan_dist.base.errors import UserError
 from dcgan_dist.run.folder import RunFolder, Status, note_event
 from dcgan_dist.tracking.figures import StageClock
 from dcgan_dist.tracking.tracker import Trackers
@@ -85,7 +86,8 @@ class Journal:
     def finished_before(self, images_seen: int, warnings: Mapping[str, str]) -> None:
         """Records that the run was already done; the seconds of its last start stay in status.json."""
         if self.is_main:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UserError):
+                self.folder.lock()  # another process may be training on, to more images
                 self.folder.write_status("done", images_seen, "", warnings, self.folder.seconds())
             self.say_what_lasts(warnings, "ended")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from dcgan_dist.base.files import write_text
 from dcgan_dist.base.waiting import told_if_long
@@ -50,9 +51,20 @@ def has_key() -> bool:
         return True
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        return "wandb.ai" in file.read_text()
+        told = file.read_text(errors="replace")
     except OSError:
         return False
+    if "wandb.ai" in told or "machine" not in told:
+        return "wandb.ai" in told
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or service_url()).hostname  # of a server of one's own
+    return host is not None and host in told
+
+
+def service_url() -> str:
+    """Where W&B's service is, as wandb's own settings say (WANDB_BASE_URL, wandb login --host)."""
+    import wandb
+
+    return str(wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) 
         with run.stages.during("samples"):
             recorder.sample(state)
     with run.stages.during("checkpoints"):
-        saved = recorder.checkpoint(state, wait=True)
+        saved = run.world.broadcast_object(recorder.checkpoint(state, wait=True))  # by rank 0, or not
     if not saved:
         raise RunFailed(f"{run.folder.path}: the last checkpoint could not be written; make room and start again")
     status: Status = "preempted" if reason else "done"

@@ -161,7 +161,7 @@ def announce(run: Run, plan: Plan, images_seen: int) -> None:
 
 
 def checksum(network: nn.Module) -> str:
-    """Returns a checksum of all parameters and buffers: it changes if one bit does."""
+    """Returns a checksum of all parameters: it changes if one bit does. (Local batch norm's statistics may differ.)"""
     total = torch.zeros((), dtype=torch.int64, device=next(network.parameters()).device)
     for index, parameter in enumerate(network.parameters()):
         bits = parameter.detach().contiguous().flatten().view(torch.int32).to(torch.int64)

@@ -107,10 +107,6 @@ class GridWriter:
         self._pending.append(self._thread.submit(_try_to_save, pixels, path))
         return self._pending[-1]
 
-    def wait(self) -> None:
-        """Waits until all grids have been written."""
-        self.wait_for_those_so_far()()
-
     def wait_for_those_so_far(self) -> Callable[[], None]:
         """Returns a function that waits for the grids queued so far, and for no later one."""
         so_far = tuple(self._pending)
@@ -158,10 +154,10 @@ class Samples:
     def real(self, source: PixelSource, batches: BatchPlan, save: bool) -> float | None:
         """How much as many real images differ as a grid has, on every rank; saves them too if asked.
 
-        None if there are too few of them to say.
+        None if there are too few of them to say. Raises UserError, on every rank, as `source` does.
         """
         world = self._sampler.world
-        return world.broadcast_object(self._real(source, batches, save) if world.is_main else None)
+        return world.broadcast_object(world.on_main(self._real, source, batches, save))
 
     def _real(self, source: PixelSource, batches: BatchPlan, save: bool) -> float | None:
         count = min(sum(self._sampler.counts), batches.num_samples)

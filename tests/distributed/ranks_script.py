@@ -41,6 +41,7 @@ from tests.distributed.ranks.batch_norm import (
     sync_batch_norm_takes_half_precision_inputs,
 )
 from tests.distributed.ranks.data import (
+    a_damaged_image_among_those_that_rank_0_shows_ends_all,
     a_stop_while_the_pixels_are_written_stops_all_and_leaves_nothing,
     an_image_damaged_on_one_rank_ends_all,
     damage_that_one_rank_finds_is_repaired_for_all,
@@ -63,6 +64,7 @@ from tests.distributed.ranks.weights import (
     networks_keep_their_parameters_when_synchronised,
     networks_told_of_classes_train_as_on_one_rank,
     parts_one_after_the_other_train_as_ranks_beside_each_other,
+    steps_on_kernels_are_those_of_one_rank,
     steps_over_even_shares_are_those_of_one_rank,
     steps_over_uneven_shares_are_those_of_one_rank,
 )
@@ -103,6 +105,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
     a_rank_with_other_weights_is_named,
     ranks_with_the_same_latents_are_named,
     every_rank_caches_every_image,
+    a_damaged_image_among_those_that_rank_0_shows_ends_all,
     an_image_damaged_on_one_rank_ends_all,
     ranks_of_a_node_share_one_file_of_pixels,
     damage_that_one_rank_finds_is_repaired_for_all,
@@ -113,7 +116,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
 
 ON_KERNELS = (
     *(check for check in CHECKS if check.__name__.startswith("sync_batch_norm")),
-    steps_over_uneven_shares_are_those_of_one_rank,
+    steps_on_kernels_are_those_of_one_rank,
 )
 """Checks that Triton's interpreter goes through in seconds."""
 

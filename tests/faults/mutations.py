@@ -27,7 +27,7 @@ from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import MANIFEST_NAME, Manifest, index_name, read_manifest
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.run.checkpoint import read_saved, read_verified
+from dcgan_dist.run.checkpoint import read_verified
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.training.plan import Plan, restore
 from dcgan_dist.training.recorder import FIGURE_NAMES
@@ -205,7 +205,7 @@ def _contents(sample: Sample, chance: random.Random) -> None:
     """Nothing can tell that another number is the wrong one; but it must load, or be refused in a line."""
     path = sample.folder / "000000002.pt"
     torch.save(change_contents(sample.contents, chance), path)
-    saved = read_saved(path)
+    saved = Saved.from_contents(torch.load(io.BytesIO(read_verified(path)), weights_only=True))
     check_identity(sample.config, sample.manifest.fingerprint, saved)
     choose_global_batch(sample.config.data, ALONE, saved, sample.manifest.samples)
     _restore_and_step(sample, saved)

@@ -177,6 +177,7 @@ def test_a_run_can_go_on_with_another_number_of_ranks(equivalent_run: RunOn, sha
     assert result.returncode == 0, result
     rows = metric_rows(tmp_path / "onward")
     assert len(rows) == STEPS // 2
+    assert (tmp_path / "onward" / "samples" / "real.png").exists()
     assert_same_figures(metric_rows(equivalent_run(1))[STEPS // 2 :], rows)
 
 

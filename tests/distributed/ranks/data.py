@@ -18,12 +18,15 @@ from dcgan_dist.base.errors import Interrupted, UserError
 from dcgan_dist.base.files import atomic_write
 from dcgan_dist.base.waiting import Advance
 from dcgan_dist.data import pixel_cache, pixel_file
+from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.pixel_cache import KeptPixels, fill_cache
 from dcgan_dist.data.pixel_file import DamagedPixels, PixelSet
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.distributed.world import World
 from dcgan_dist.gan.precision import Precision
-from dcgan_dist.training.samples import FixedLatentSampler
+from dcgan_dist.run.folder import RunFolder
+from dcgan_dist.tracking.tracker import Trackers
+from dcgan_dist.training.samples import AverageStatistics, FixedLatentSampler, Samples
 from dcgan_dist.training.state import initial_state
 from tests.distributed.ranks.agreement import error_of
 from tests.distributed.ranks.common import ALONE, CPU
@@ -51,6 +54,16 @@ def an_image_damaged_on_one_rank_ends_all(world: World) -> None:
 
     found = error_of(lambda: fill_cache(decode, 37, 4, world, lambda done: None))
     assert found == f"UserError: rank 1 of {world.size}: image 7 cannot be decoded"
+
+
+def a_damaged_image_among_those_that_rank_0_shows_ends_all(world: World) -> None:
+    def decode(batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        raise UserError("image 3 cannot be decoded")
+
+    sampler = FixedLatentSampler(0, 8, 4, 32, world)
+    samples = Samples(sampler, AverageStatistics(0, 4, world), RunFolder(Path("nowhere")), Trackers([]))
+    found = error_of(lambda: samples.real(decode, BatchPlan(0, 37, 8, 0, 8, False), save=False))
+    assert found == f"UserError: rank 0 of {world.size}: image 3 cannot be decoded"
 
 
 def small_blocks() -> AbstractContextManager[object]:

@@ -119,8 +119,8 @@ def a_step_takes_as_many_collectives_as_the_readme_says(world: World) -> None:
     assert found == {("ddp", False): 30, ("ddp", True): 26, ("graph", False): 30, ("graph", True): 26}, found
 
 
-def assert_trains_as_alone(world: World, global_batch: int) -> None:
-    (state, figures), (expected, expected_figures) = (trained(each, global_batch, 4) for each in (world, ALONE))
+def assert_trains_as_alone(world: World, global_batch: int, steps: int = 4) -> None:
+    (state, figures), (expected, expected_figures) = (trained(each, global_batch, steps) for each in (world, ALONE))
     assert_same_weights(expected, state, 1e-9, f"{world.size} ranks")
     for ours, alone in zip(figures, expected_figures, strict=True):
         for name, value in alone.items():
@@ -133,6 +133,11 @@ def steps_over_even_shares_are_those_of_one_rank(world: World) -> None:
 
 def steps_over_uneven_shares_are_those_of_one_rank(world: World) -> None:
     assert_trains_as_alone(world, 3 * world.size + 1)
+
+
+def steps_on_kernels_are_those_of_one_rank(world: World) -> None:
+    """Few, for the interpreter."""
+    assert_trains_as_alone(world, world.size + 1, steps=2)
 
 
 def augmentation_and_a_warm_up_of_the_average_are_those_of_one_rank(world: World) -> None:

@@ -18,7 +18,7 @@ from dcgan_dist.data.loader import BatchPlan
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.sample_order import share
 from dcgan_dist.data.shard_format import Manifest, Shard, index_name
-from dcgan_dist.data.shard_index import index_lines
+from dcgan_dist.data.shard_index import attributes_of, index_lines
 from dcgan_dist.distributed.world import World
 from dcgan_dist.training.samples import FixedLatentSampler
 from tests.given import given_inputs
@@ -48,6 +48,14 @@ def read(folder: Path, annotations: list[object], setting: str) -> Classes:
     classes = classes_of_shards(MappedShards(folder, annotated(folder, annotations)), setting, ALONE)
     assert classes
     return classes
+
+
+def test_no_is_0_or_minus_1_as_in_celeba() -> None:
+    said = {"Male": True, "Young": 1, "Smiling": False, "Bald": 0, "Pale": -1}
+    assert attributes_of({"attributes": said}) == {
+        "Male": True, "Young": True, "Smiling": False, "Bald": False, "Pale": False,
+    }  # fmt: skip
+    assert attributes_of({}) == attributes_of([1]) == attributes_of({"attributes": None}) == {}
 
 
 def test_attributes_are_read_in_the_order_they_are_named(tmp_path: Path) -> None:

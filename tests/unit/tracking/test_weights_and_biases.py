@@ -141,6 +141,10 @@ def test_auto_means_online_only_where_a_key_is(
     assert "W&B is off: no API key found" in caplog.text
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
     assert choose_mode("auto") == "online"
+    (tmp_path / "netrc").write_bytes(b"# M\xfcller\nmachine wandb.example.org login user password key\n")
+    assert choose_mode("auto") == "off"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert choose_mode("auto") == "online", "the key is for a server of one's own"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert choose_mode("auto") == "offline"
     assert choose_mode("off") == "off"

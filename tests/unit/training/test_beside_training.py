@@ -67,7 +67,7 @@ def test_training_goes_on_while_a_grid_is_written(tmp_path: Path) -> None:
     written = grids.save(pixels, path)  # would wait 20 seconds and fail if it wrote the file itself
     assert not written.done() and not path.exists()
     pixels.ready.set()
-    grids.wait()
+    grids.wait_for_those_so_far()()
     with Image.open(path) as grid:
         assert grid.getpixel((4, 4)) == (77, 77, 77)
 
