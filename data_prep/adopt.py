@@ -68,10 +68,11 @@ def adopt(folder: Path, decode: bool, workers: int) -> None:
     if (folder / shard_format.MANIFEST_NAME).exists():
         manifest = shard_format.read_manifest(folder)
         shard_format.check_sizes(folder, manifest)
+        _assert_all_listed(tars, manifest)
         print(f"{folder}: already a folder of shards, {manifest.samples} images in {len(manifest.shards)} tars")
         return
     begun = time.monotonic()
-    with output_folder(folder), progress_bar("looking", len(tars), "tars") as advance:
+    with output_folder(folder, "--source"), progress_bar("looking", len(tars), "tars") as advance:
         found = []
         for adopted in in_processes(partial(adopt_tar, decode=decode), tars, min(workers, len(tars))):
             found.append(adopted)
@@ -89,6 +90,14 @@ def adopt(folder: Path, decode: bool, workers: int) -> None:
         shard_format.write_manifest(folder, manifest)
     seconds = time.monotonic() - begun
     print(f"{folder}: adopted, {manifest.samples} images in {len(tars)} tars in {seconds:.1f} s")
+
+
+def _assert_all_listed(tars: list[Path], manifest: Manifest) -> None:
+    """Raises UserError naming a tar that was added after the others were adopted."""
+    listed = {shard.file for shard in manifest.shards}
+    if added := next((tar for tar in tars if tar.name not in listed), None):
+        path = added.parent / shard_format.MANIFEST_NAME
+        raise UserError(f"{added}: is not in the manifest; remove {path} and give the command again to adopt all tars")
 
 
 def adopt_tar(path: Path, decode: bool) -> Adopted:

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from functools import partial
+from pathlib import Path
 
 from data_prep.packing.engines import Engine, in_processes
 from data_prep.packing.ray_engine import in_ray
@@ -70,9 +71,14 @@ def add_engine(parser: argparse.ArgumentParser, workers: int) -> None:
 def settle_engine(arguments: argparse.Namespace) -> None:
     """Makes paths mean the same on every node. Raises UserError for options that do not go together."""
     if arguments.engine == "ray":
-        arguments.source, arguments.out = arguments.source.absolute(), arguments.out.absolute()
+        arguments.source, arguments.out = _absolute(arguments.source), _absolute(arguments.out)
     elif arguments.ray_address is not None:
         raise UserError(f"--ray-address {arguments.ray_address}: is for --engine ray; add that, or leave it out")
+
+
+def _absolute(place: Path | str) -> Path | str:
+    """A path wherever a node stands; a URL as it is."""
+    return place.absolute() if isinstance(place, Path) else place
 
 
 def engine(arguments: argparse.Namespace, shards: int) -> Engine:

@@ -161,9 +161,11 @@ def verify(folder: Path | str, decode: bool, workers: int) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{folder}: {len(problems)} problems; to make it anew: remove the folder and run data_prep.celeba again")
+        advice = "put good copies of the named files in place, or prepare the images again in another folder"
+        print(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}; {advice}")
         return 1
-    left_out = f", {len(manifest.skipped)} damaged ones left out" if manifest.skipped else ""
+    skipped = len(manifest.skipped)
+    left_out = f", {skipped} image{'s' * (skipped > 1)} left out" if skipped else ""
     print(f"{folder}: all right, {manifest.samples} images in {len(manifest.shards)} shards{left_out}")
     return 0
 

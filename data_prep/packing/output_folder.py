@@ -18,18 +18,21 @@ from dcgan_dist.data.shard_index import read_index
 
 
 @contextlib.contextmanager
-def output_folder(out: Path) -> Iterator[None]:
-    """Makes the folder if need be and keeps other preparations out while the block runs."""
+def output_folder(out: Path, option: str = "--out") -> Iterator[None]:
+    """Makes the folder if need be and keeps other preparations out while the block runs.
+
+    Raises UserError naming the `option` that says which folder.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be used as a folder ({error.strerror})") from None
+        raise UserError(f"{option} {out}: cannot be used as a folder ({error.strerror})") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"--out {out}: another preparation is writing there; wait for it to end") from None
+            raise UserError(f"{option} {out}: another preparation is writing there; wait for it to end") from None
         except OSError:
             pass  # a network file system without locks
         yield
@@ -113,21 +116,33 @@ def make_ready(out: Path, plan: AnyPlan) -> None:
 
 
 def finish(out: Path, plan: AnyPlan, records: list[Record]) -> Manifest:
-    """Writes the manifest, after which the records have served."""
+    """Writes the manifest, after which the records have served. Raises UserError if there is no image."""
+    packed = [record for record in records if record.shard.samples]
+    if not packed:
+        remove_records(out, plan)  # so that another --filter may be tried in the folder
+        raise UserError(f"--out {out}: {_nothing_left(records)}")
     manifest = Manifest(
         dataset=plan.dataset,
         split=plan.split,
         seed=plan.seed,
         samples=sum(record.shard.samples for record in records),
-        smallest_image=extreme(min, [record.smallest_image for record in records]),
-        largest_image=extreme(max, [record.largest_image for record in records]),
+        smallest_image=extreme(min, [record.smallest_image for record in packed]),
+        largest_image=extreme(max, [record.largest_image for record in packed]),
         skipped=tuple(sorted(name for record in records for name in record.skipped)),
-        shards=tuple(record.shard for record in records),
+        shards=tuple(record.shard for record in packed),
         plan=plan_digest(record.digest for record in records),
     )
     shard_format.write_manifest(out, manifest)
     remove_records(out, plan)
     return manifest
+
+
+def _nothing_left(records: list[Record]) -> str:
+    """That all images are left out, why, and what to do."""
+    small = sum(len(record.small) for record in records)
+    left_out = sum(len(record.skipped) for record in records)
+    advice = "give a smaller --filter or another --source" if small else "give good copies, or another --source"
+    return f"all {left_out} images are left out ({left_out - small} damaged, {small} small); {advice}"
 
 
 def remove_records(out: Path, plan: AnyPlan) -> None:

@@ -195,8 +195,8 @@ def on_a_node(function: Callable[[Job], Result], job: Job, driver: Driver) -> Re
     node = f"the Ray node {platform.node()}"
     if not driver.token.exists():
         raise UserError(
-            f"{driver.token.parent}: is not the same folder on {node}; --out and --source must be on a file system "
-            "that all nodes share"
+            f"{driver.token.parent}: is not the same folder on {node}; --out and --source, or for URLs XDG_CACHE_HOME, "
+            "must be on a file system that all nodes share"
         )
     for package, version in driver.packages.items():
         if (there := packages()[package]) != version:

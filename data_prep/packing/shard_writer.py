@@ -109,6 +109,7 @@ class Record:
     smallest_image: tuple[int, int]
     largest_image: tuple[int, int]
     shard: Shard
+    """Without samples where every image is left out: then there is no tar."""
     contents: str = ""
     """The first half of each image's SHA-256 in the source, in the order of the tar, in hexadecimal digits."""
     small: tuple[str, ...] = ()
@@ -175,6 +176,8 @@ def _still_right(task: Task, record: Record, planned: AnyPlannedShard) -> bool:
         task.form.decode_check and not record.decode_checked
     ):
         return False
+    if not record.shard.samples:
+        return not (task.out / record.shard.file).exists()
     try:
         shard_format.check_shard(task.out, record.shard)
     except ShardError:
@@ -183,7 +186,10 @@ def _still_right(task: Task, record: Record, planned: AnyPlannedShard) -> bool:
 
 
 def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], digest: str) -> Record:
-    """Writes a tar and its index. Raises UserError naming an image that is damaged, and OSError."""
+    """Writes a tar and its index, or neither if all images are left out.
+
+    Raises UserError naming an image that is damaged, and OSError.
+    """
     skipped: list[str] = []
     small: list[str] = []
     contents: list[str] = []
@@ -207,15 +213,17 @@ def write_shard(task: Task, planned: AnyPlannedShard, annotations: list[bytes], 
             rewritten += stored.is_rewritten
             tar.add(f"{key}.{stored.extension}", stored.content)
             tar.add(f"{key}.json", annotation)
-        if not sizes:
-            raise UserError(f"no image meant for {planned.file} can be used, so there is nothing to put into it")
     index = path.with_suffix(".idx")
+    left_out, checked = tuple(skipped + small), task.form.decode_check
+    if not sizes:
+        for useless in (path, index):  # the tar is empty; the index is of an earlier try that looked less closely
+            useless.unlink(missing_ok=True)
+        no_tar = Shard(planned.file, 0, 0, "", "")
+        return Record(digest, checked, left_out, 0, (0, 0), (0, 0), no_tar, small=tuple(small))
     write_text(index, shard_index.index_text(tar.members))
     sha256, index_sha256 = shard_format.file_sha256(path), shard_format.file_sha256(index)
     shard = Shard(planned.file, len(sizes), path.stat().st_size, sha256, index_sha256)
     extremes = extreme(min, sizes), extreme(max, sizes)
-    left_out = tuple(skipped + small)
-    checked = task.form.decode_check
     return Record(digest, checked, left_out, rewritten, *extremes, shard, "".join(contents), tuple(small))
 
 

@@ -56,7 +56,7 @@ def _stored(content: bytes, form: Form) -> Stored:
     if not content:
         raise DamagedImage("it is empty")
     picture = _open(content)
-    if form.size is None and _may_stay(content, picture, form):
+    if form.size is None and _checked(lambda: _may_stay(content, picture, form)):  # of a PNG, EXIF may be at the end
         stored = Stored(EXTENSIONS[str(picture.format)], content, picture.height, picture.width, False)
         if form.decode_check:
             picture.draft(picture.mode, (1, 1))  # every bit of a JPEG is read, an eighth of it painted: a third faster

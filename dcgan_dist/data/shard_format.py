@@ -68,7 +68,7 @@ class Manifest:
     largest_image: tuple[int, int]
     """Largest height and largest width in pixels over all images."""
     skipped: tuple[str, ...]
-    """File names of damaged images that were left out."""
+    """File names of images that were left out: damaged or too small."""
     shards: tuple[Shard, ...]
     """In the order of the samples."""
     plan: str = ""

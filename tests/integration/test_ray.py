@@ -16,6 +16,7 @@ import pytest
 from data_prep.packing.ray_engine import Driver, on_a_node, packages
 from dcgan_dist.base.errors import UserError
 from tests.running import run_command, run_module, started, user_errors, wait_until
+from tests.shard_folders import jpeg
 
 SHARDS = 32
 
@@ -102,6 +103,24 @@ def test_without_an_address_ray_runs_here_and_ends_with_the_command(faces: Path,
         assert process.wait(timeout=100) == 0, process.communicate()
     assert checksums(tmp_path / "out") == checksums(shards)
     assert raylets and not any(Path(f"/proc/{pid}").exists() for pid in raylets)
+
+
+def test_from_a_url_to_a_url_ray_packs_what_processes_pack_also_where_a_tar_loses_all_its_images(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]', if it has a wheel for this Python")
+    source, out, here = tmp_path / "pets", tmp_path / "remote" / "pets", tmp_path / "here"
+    source.mkdir()
+    for name, cut in (("whole", None), ("cut", -200), ("other", None)):
+        (source / f"{name}.jpg").write_bytes(jpeg(40, 50)[:cut])
+    options = ("--samples-per-shard", 1, "--skip-damaged", "--workers", 2)
+    assert run_module("data_prep.images", *words(source, here, *options)).returncode == 0
+    by_url = ("--source", source.as_uri(), "--out", out.as_uri(), *options, "--engine", "ray")
+    command = [sys.executable, "-m", "data_prep.images", *map(str, by_url)]
+    result = run_command(command, env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert result.returncode == 0, result
+    assert len(list(out.glob("*.tar"))) == 2
+    assert checksums(out) == checksums(here)
 
 
 @pytest.mark.parametrize(
