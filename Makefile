@@ -13,10 +13,10 @@ SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2
 .PHONY: demo test bench faults check clean help
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@sed -nE 's|^\$$\(VENV\)|$(VENV)|; s|^([a-z./-]+):.*## |\1\t|p' $(MAKEFILE_LIST) | expand -t 13
 
 # The packages are written without bytecode: compiling 6 GB ahead of use takes longer than it saves.
-$(VENV)/ready: pyproject.toml constraints.txt
+$(VENV)/ready: pyproject.toml constraints.txt ## only the environment, in .venv; demo makes it too
 	@echo "== environment: about 3 GB to download and 6 GB on disk, two to four minutes =="
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
@@ -24,7 +24,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dali,dev,after,sources,ray]'
 	@touch $@
 
-demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks (RANKS=N for others), in minutes
+demo: $(VENV)/ready ## drawn faces, shards, and a DCGAN on 2 ranks or all GPUs (or RANKS=N), in minutes
 	@echo "== $(DEMO_IMAGES) drawn faces =="
 	$(BIN)/python -m data_prep.synthetic --out data/synthetic --num-images $(DEMO_IMAGES) --seed 0
 	@echo "== shards =="

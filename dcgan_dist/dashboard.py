@@ -26,7 +26,7 @@ def main() -> int:
     try:
         import wandb_workspaces.workspaces  # noqa: F401  (answers whether it is there)
     except ImportError:
-        raise UserError("wandb-workspaces is not installed; python -m pip install -e '.[after]'") from None
+        raise UserError("wandb-workspaces is not installed; pip install -c constraints.txt -e '.[after]'") from None
     if given.dry_run:
         print(specification(lay_out(given.entity or "your-entity", given.project)))
         return 0

@@ -6,7 +6,7 @@ set -uo pipefail
 source slurm/environment.sh
 head=$1 port=$2 cpus=$3
 
-[[ -x $VENV/bin/ray ]] || fail "several nodes need the package ray in VENV=$VENV: pip install '.[ray]'"
+[[ -x $VENV/bin/ray ]] || fail "several nodes need the package ray in VENV=$VENV: pip install -c constraints.txt -e '.[ray]'"
 files=/tmp/ray-$SLURM_JOB_ID
 trap : TERM # the end of the job, which Ray hears too: afterwards its files are removed
 # Ports that the system finds free, as other jobs may be on the node.

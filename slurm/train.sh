@@ -2,7 +2,7 @@
 # Trains on a SLURM cluster. From the root of the checkout:
 #
 #   sbatch slurm/train.sh [--section.field VALUE ...]
-#   sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 slurm/train.sh --data.batch_size_per_rank 64
+#   sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 slurm/train.sh --run.name sixteen --data.batch_size_per_rank 64
 #
 # The settings are those of `python -m dcgan_dist.train`. Preempted, out of time or hit by a broken node, the job queues
 # itself again and goes on from its last checkpoint. docs/cluster.md tells the whole story.

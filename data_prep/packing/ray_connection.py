@@ -52,7 +52,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("--engine ray needs the package ray: pip install 'dcgan_dist[ray]'") from None
+        raise UserError("--engine ray needs the package ray: pip install -c constraints.txt -e '.[ray]'") from None
     return ray
 
 

@@ -55,7 +55,7 @@ def _opened(path: Path) -> Any:
         import lmdb
     except ImportError:
         raise UserError(
-            f"{path}: is an LMDB, which the package lmdb reads: pip install 'dcgan_dist[sources]'"
+            f"{path}: is an LMDB, which the package lmdb reads: pip install -c constraints.txt -e '.[sources]'"
         ) from None
     try:
         return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=512)

@@ -73,7 +73,9 @@ def _rows(file: Path, image_key: str | None) -> Iterator[tuple[bytes, str, dict[
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise UserError(f"{file}: is Parquet, which pyarrow reads: pip install 'dcgan_dist[sources]'") from None
+        raise UserError(
+            f"{file}: is Parquet, which pyarrow reads: pip install -c constraints.txt -e '.[sources]'"
+        ) from None
     try:
         with parquet.ParquetFile(file) as table:
             column = _image_column(file, table.schema_arrow, image_key)

@@ -164,7 +164,7 @@ def _open(url: str) -> tuple[Any, str]:
         return files, str(root).rstrip("/")
     except ImportError as error:
         package = {"gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}.get(
-            urlsplit(url).scheme, "'dcgan_dist[urls]'"
+            urlsplit(url).scheme, "-c constraints.txt -e '.[urls]'"
         )
         raise UserError(
             f"{url}: needs a package that is not installed ({in_one_line(error, 160)}); pip install {package}"

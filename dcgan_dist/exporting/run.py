@@ -83,7 +83,7 @@ def _export(trained: Trained, formats: list[str], folder: Path, out: Path) -> di
             difference = differences[file] = largest_difference(trained, lambda *inputs: draw(folder / file, *inputs))  # noqa: B023
         except ImportError as error:
             raise UserError(
-                f"--format {name}: needs {error.name}; pip install 'dcgan_dist[after]', or leave it out"
+                f"--format {name}: needs {error.name}; pip install -c constraints.txt -e '.[after]', or leave it out"
             ) from None
         if not difference <= LARGEST_DIFFERENCE:
             raise RunFailed(

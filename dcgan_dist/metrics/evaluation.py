@@ -37,7 +37,9 @@ def assert_installed(metrics: Iterable[Metric]) -> None:
         library = LIBRARIES.get(metric)
         if library and find_spec(library) is None:
             name = library.replace("_", "-")
-            raise UserError(f"{metric} needs {name}; pip install 'dcgan_dist[after]', or ask for other metrics")
+            raise UserError(
+                f"{metric} needs {name}; pip install -c constraints.txt -e '.[after]', or ask for other metrics"
+            )
 
 
 @dataclass(frozen=True)

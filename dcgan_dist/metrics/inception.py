@@ -90,7 +90,7 @@ def load_network(path: Path, device: torch.device) -> nn.Module:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
-        raise UserError("fid and kid need torch-fidelity; pip install 'dcgan_dist[after]'") from None
+        raise UserError("fid and kid need torch-fidelity; pip install -c constraints.txt -e '.[after]'") from None
     try:
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would run code in the file
         network = FeatureExtractorInceptionV3("inception-v3-compat", [LAYER], feature_extractor_weights_path=str(path))

@@ -24,7 +24,7 @@ SHARDS = 32
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A node with one CPU, to which others may be added."""
-    pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]', if it has a wheel for this Python")
+    pytest.importorskip("ray", reason="ray is not installed; not every Python has a wheel of it")
     from ray.cluster_utils import Cluster
 
     soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_timeout_ms": 2000}
@@ -95,7 +95,7 @@ def test_two_nodes_one_of_which_dies_in_the_middle_of_a_shard_pack_the_same_byte
 
 
 def test_without_an_address_ray_runs_here_and_ends_with_the_command(faces: Path, shards: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]', if it has a wheel for this Python")
+    pytest.importorskip("ray", reason="ray is not installed; not every Python has a wheel of it")
     options = ("--split", "all", "--samples-per-shard", 64, "--engine", "ray", "--workers", 2)
     with started([sys.executable, "-m", "data_prep.celeba", *words(faces, tmp_path / "out", *options)]) as process:
         wait_until(lambda: "raylet" in str(children(process.pid).values()), process)
@@ -108,7 +108,7 @@ def test_without_an_address_ray_runs_here_and_ends_with_the_command(faces: Path,
 def test_from_a_url_to_a_url_ray_packs_what_processes_pack_also_where_a_tar_loses_all_its_images(
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]', if it has a wheel for this Python")
+    pytest.importorskip("ray", reason="ray is not installed; not every Python has a wheel of it")
     source, out, here = tmp_path / "pets", tmp_path / "remote" / "pets", tmp_path / "here"
     source.mkdir()
     for name, cut in (("whole", None), ("cut", -200), ("other", None)):
@@ -146,7 +146,9 @@ def test_a_machine_without_ray_is_told_how_to_get_it(faces: Path, tmp_path: Path
     (tmp_path / "ray.py").write_text("raise ImportError")
     command = [sys.executable, "-m", "data_prep.celeba", *words(faces, tmp_path / "out", "--engine", "ray")]
     result = run_command(command, env={"PYTHONPATH": str(tmp_path)})
-    assert result.returncode == 2 and "pip install 'dcgan_dist[ray]'" in result.stderr.splitlines()[-1], result
+    assert result.returncode == 2 and "pip install -c constraints.txt -e '.[ray]'" in result.stderr.splitlines()[-1], (
+        result
+    )
 
 
 def test_a_node_that_would_write_elsewhere_or_otherwise_refuses(tmp_path: Path) -> None:

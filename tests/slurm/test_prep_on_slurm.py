@@ -27,7 +27,7 @@ def test_an_array_of_jobs_packs_a_split_each(cluster: Cluster, faces: Path, tmp_
 def test_two_nodes_pack_the_shards_that_one_machine_packs(
     cluster: Cluster, faces: Path, shards: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]', if it has a wheel for this Python")
+    pytest.importorskip("ray", reason="ray is not installed; not every Python has a wheel of it")
     options = ("--split", "all", "--samples-per-shard", 64)
     prepare = ("slurm/prep.sh", "--source", faces, "--out", tmp_path / "faces", *options)
     job = cluster.submit(tmp_path / "slurm.log", *prepare, options=("--nodes=2", "--cpus-per-task=1"))

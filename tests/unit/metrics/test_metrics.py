@@ -312,7 +312,7 @@ def test_weights_that_only_some_nodes_have_are_used_by_none_unless_asked_for(
 def test_a_library_that_is_missing_is_told_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
     assert_installed(["swd"])
-    with pytest.raises(UserError, match=r"ms_ssim needs torchmetrics; pip install 'dcgan_dist\[after\]'"):
+    with pytest.raises(UserError, match=r"ms_ssim needs torchmetrics; pip install -c constraints.txt -e '.\[after\]'"):
         assert_installed(["swd", "ms_ssim"])
 
 
