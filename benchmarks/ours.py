@@ -47,14 +47,10 @@ class Ours:
         self._take_from(CachedPixels(pixels[torch.arange(samples, device=world.device) % batch]))
 
     def _take_from(self, source: PixelSource) -> None:
-        self.inputs = self._inputs(source)
-        self.update = open_update(self.config, self.state, self.precision, self.inputs, self.plan, self.world)
-
-    def _inputs(self, source: PixelSource) -> StepInputs:
-        self.source = source
         numbers = StepNumbers(self.config, self.plan, self.world, self.precision.weights)
         images = step_images(source, self.plan, self.state.images_seen)
-        return StepInputs(images, numbers, Rates([], 1, 0.0), self.state.images_seen)
+        self.inputs = StepInputs(images, numbers, Rates([], 1, 0.0), self.state.images_seen)
+        self.update = open_update(self.config, self.state, self.precision, self.inputs, self.plan, self.world)
 
     def step(self) -> None:
         """One step."""
@@ -64,10 +60,9 @@ class Ours:
 
     def eager_step(self) -> None:
         """The same step operation by operation, for those who look into it: a replayed graph is one operation."""
-        inputs = self._inputs(self.source)
-        inputs.prepare(self.state.images_seen, 1)
-        update = open_update(self.config, self.state, self.precision, inputs, self.plan, self.world)
-        (update.eager if isinstance(update, CapturedUpdate) else update)()
+        self.inputs.prepare(self.state.images_seen, 1)
+        (self.update.eager if isinstance(self.update, CapturedUpdate) else self.update)()
+        self.state.images_seen += self.plan.global_batch
 
     def open(self) -> None:
         """Checks the shards and fills the cache."""

@@ -102,12 +102,15 @@ def shard_problems_behind_url(url: str, decode: bool, shard: Shard) -> list[str]
         return [problem.replace(name, url) for problem in shard_problems(folder, decode, shard)]
 
 
+UNLISTED_ADVICE = "remove it, or remove manifest.json and adopt all tars anew (data_prep.adopt)"
+
+
 def unlisted_files(folder: Path | str, manifest: Manifest) -> list[str]:
     """One line for each shard or index in the folder that the manifest does not list."""
     listed = {name for shard in manifest.shards for name in (shard.file, index_name(shard.file))}
     names = [path.name for path in folder.iterdir()] if isinstance(folder, Path) else list(Remote(folder).files())
     found = sorted(name for name in names if name.endswith((".tar", ".idx")) and "/" not in name)
-    return [f"{folder}/{name}: is not in the manifest" for name in found if name not in listed]
+    return [f"{folder}/{name}: is not in the manifest; {UNLISTED_ADVICE}" for name in found if name not in listed]
 
 
 def folder_problems(folder: Path | str, manifest: Manifest, decode: bool, workers: int) -> list[str]:
@@ -161,8 +164,9 @@ def verify(folder: Path | str, decode: bool, workers: int) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        advice = "put good copies of the named files in place, or prepare the images again in another folder"
-        print(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}; {advice}")
+        named = any(not problem.endswith(UNLISTED_ADVICE) for problem in problems)
+        advice = "; put good copies of the named files in place, or prepare the images again in another folder"
+        print(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}{advice if named else ''}")
         return 1
     skipped = len(manifest.skipped)
     left_out = f", {skipped} image{'s' * (skipped > 1)} left out" if skipped else ""

@@ -23,7 +23,7 @@ Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 CONNECT_TIMEOUT = timedelta(seconds=300)  # nodes start minutes apart
-_POOLS: list[tuple[Any, torch.cuda.MemPool]] = []  # of symmetric memory: they have to outlive the tensors in them
+_POOLS: list[torch.cuda.MemPool] = []  # of symmetric memory: they have to outlive the tensors in them
 
 
 @dataclass
@@ -109,7 +109,7 @@ class World:
         with torch.cuda.use_mem_pool(pool):
             yield
         backend.register_mem_pool(pool, symm=True)
-        _POOLS.append((backend, pool))
+        _POOLS.append(pool)
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """Overwrites `tensor` with that of rank `source`, and returns it."""
@@ -174,9 +174,6 @@ class World:
 
     def close(self) -> None:
         """Leaves the process group."""
-        for backend, pool in _POOLS:
-            backend.deregister_mem_pool(pool)
-        _POOLS.clear()
         if dist.is_initialized():
             dist.destroy_process_group()
 

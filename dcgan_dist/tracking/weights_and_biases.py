@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import logging
 import os
 import secrets
@@ -54,10 +55,18 @@ def has_key() -> bool:
         told = file.read_text(errors="replace")
     except OSError:
         return False
-    if "wandb.ai" in told or "machine" not in told:
-        return "wandb.ai" in told
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or service_url()).hostname  # of a server of one's own
-    return host is not None and host in told
+    return _service_host() in told
+
+
+def _service_host() -> str:
+    """W&B's own, or that of WANDB_BASE_URL or `wandb login --host`; without wandb, whose import takes a second."""
+    settings = configparser.ConfigParser()
+    try:
+        settings.read(Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser() / "settings")
+        url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
+        return urlsplit(url).hostname or "wandb.ai"
+    except (configparser.Error, ValueError):  # no such file, or no URL
+        return "wandb.ai"
 
 
 def service_url() -> str:

@@ -18,6 +18,8 @@ from dcgan_dist.training.state import DISCRIMINATOR_RATE_AFTER_ROLLBACK, TrainSt
 
 log = logging.getLogger(__name__)
 
+SECONDS_FOR_A_SLOW_DISK = 24 * 3600.0  # so long the others wait for rank 0's last checkpoint; its death they notice
+
 
 def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) -> int:
     """Draws the last grid, saves the last checkpoint and writes the final status. Returns the exit status."""
@@ -25,6 +27,8 @@ def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) 
     if reason is None:
         with run.stages.during("samples"):
             recorder.sample(state)
+    if run.world.has_peers:
+        run.world.set_timeout(SECONDS_FOR_A_SLOW_DISK)
     with run.stages.during("checkpoints"):
         saved = run.world.broadcast_object(recorder.checkpoint(state, wait=True))  # by rank 0, or not
     if not saved:

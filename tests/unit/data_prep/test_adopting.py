@@ -48,6 +48,11 @@ def test_a_folder_that_another_command_writes_to_is_named_by_the_option_that_the
 
 def test_verify_does_not_ask_to_remove_the_owners_tars(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tar,) = folder.glob("*.tar")
+    (folder / "more.tar").write_bytes(tar.read_bytes())
+    assert verify.verify(folder, decode=False, workers=1) == 1
+    unlisted, last = capsys.readouterr().out.splitlines()
+    assert "more.tar: is not in the manifest; remove it" in unlisted and last == f"{folder}: 1 problem"
+    (folder / "more.tar").unlink()
     tar.write_bytes(tar.read_bytes()[:-512])
     assert verify.verify(folder, decode=False, workers=1) == 1
     advice = "put good copies of the named files in place, or prepare the images again in another folder"

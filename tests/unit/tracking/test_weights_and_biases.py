@@ -136,6 +136,7 @@ def test_auto_means_online_only_where_a_key_is(
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
     with caplog.at_level(logging.INFO):
         assert choose_mode("auto") == "off"
     assert "W&B is off: no API key found" in caplog.text
@@ -143,8 +144,16 @@ def test_auto_means_online_only_where_a_key_is(
     assert choose_mode("auto") == "online"
     (tmp_path / "netrc").write_bytes(b"# M\xfcller\nmachine wandb.example.org login user password key\n")
     assert choose_mode("auto") == "off"
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
+    assert choose_mode("auto") == "online", "the key is for the server of `wandb login --host`"
+    monkeypatch.setenv("WANDB_BASE_URL", "http://[elsewhere")
+    assert choose_mode("auto") == "off"
+    (tmp_path / "settings").write_bytes(b"\xff")
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert choose_mode("auto") == "online", "the key is for a server of one's own"
+    assert choose_mode("auto") == "off", "settings that cannot be read"
+    (tmp_path / "settings").unlink()
+    assert choose_mode("auto") == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert choose_mode("auto") == "offline"
     assert choose_mode("off") == "off"
