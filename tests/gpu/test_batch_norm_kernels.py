@@ -26,10 +26,10 @@ DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")
 ALONE = World(0, 1, 0, 1, DEVICE)
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+TYPES = [torch.float32, torch.bfloat16, torch.float64, *([torch.float16] if ON_GPU else [])]  # nothing new for a CPU
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """How far off a result may be, over its largest value."""
-SHAPES = [(6, 20, 5, 7), (8, 16, 1, 1), (4, 70, 9, 9)]
+SHAPES = [(6, 20, 5, 7), (8, 16, 1, 1), (4, 70, 5, 5)]
 """Odd sizes, a single pixel, more channels than fit a tile and rows that leave one half empty."""
 
 
@@ -100,7 +100,7 @@ def test_sums_over_many_pieces_lose_no_digits(layout: torch.memory_format) -> No
 
 
 def test_the_same_maps_give_the_same_bits_every_time() -> None:
-    values, grad = (maps((16, 32, 16, 16), torch.bfloat16, torch.channels_last, seed) for seed in (4, 5))
+    values, grad = (maps((16, 32, 8, 8), torch.bfloat16, torch.channels_last, seed) for seed in (4, 5))
     results = []
     for _ in range(3):
         layer, input = SyncBatchNorm2d(norm(32, torch.float32), ALONE), values.clone().requires_grad_()
