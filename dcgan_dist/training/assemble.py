@@ -156,9 +156,8 @@ def _open_and_train(
     )
     samples = Samples(sampler, statistics, run.folder, journal.trackers)
     with run.stages.during("samples"):
-        real_spread = samples.real(
-            source, plan.batches, save=state.images_seen == 0 or not run.folder.real_grid.exists()
-        )
+        save = not (state.images_seen and run.folder.real_grid.exists())
+        real_spread = samples.real(source, plan.batches, save)
     watch = StabilityWatch(plan.total_images, plan.batches.global_batch, config.data.image_size, config.train.loss)
     recorder = Recorder(
         run, plan, journal, samples, statistics, scoring,
