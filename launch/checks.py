@@ -20,20 +20,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
-from urllib.parse import ParseResult, urlparse
+from urllib.parse import SplitResult, urlsplit
 
 from dcgan_dist.base.errors import UserError
 from dcgan_dist.base.urls import is_url
 from dcgan_dist.config import DataConfig, RunConfig, TrackConfig
 from dcgan_dist.data.mapped_shards import MappedShards
 from dcgan_dist.data.shard_format import read_manifest
-from dcgan_dist.tracking.weights_and_biases import choose_mode
+from dcgan_dist.tracking.weights_and_biases import choose_mode, service_address
 
 Status = Literal["ok", "warn", "fail"]
 
 NO_GPU = ("", "-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES
 TORCH_TIMEOUT_SECONDS = 120
-WANDB_HOST = "https://api.wandb.ai"
 WANDB_TIMEOUT_SECONDS = 5.0
 
 
@@ -139,7 +138,7 @@ def check_wandb(track: TrackConfig) -> Check:
     mode = choose_mode(track.wandb)
     if mode != "online":
         return Check("W&B", "ok", {"off": "off", "offline": "offline: wandb sync sends it later"}[mode])
-    server = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_HOST))
+    server = service_address()
     way = _proxy_to(server) or server
     try:
         socket.create_connection((way.hostname or "", _port(way)), timeout=WANDB_TIMEOUT_SECONDS).close()
@@ -150,15 +149,15 @@ def check_wandb(track: TrackConfig) -> Check:
     return Check("W&B", "ok", f"online at {server.hostname}" + ("" if way is server else f" through {way.hostname}"))
 
 
-def _proxy_to(server: ParseResult) -> ParseResult | None:
+def _proxy_to(server: SplitResult) -> SplitResult | None:
     """The proxy that the environment names for a server, if it does."""
     proxy = urllib.request.getproxies().get(server.scheme)
     if not proxy or urllib.request.proxy_bypass(server.hostname or ""):
         return None
-    return urlparse(proxy if "://" in proxy else f"http://{proxy}")
+    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
 
-def _port(server: ParseResult) -> int:
+def _port(server: SplitResult) -> int:
     return server.port or (443 if server.scheme == "https" else 80)
 
 

@@ -84,7 +84,7 @@ def _floors(config: TrainConfig) -> list[tuple[str, int, int]]:
         ("run.hang_timeout_seconds", config.run.hang_timeout_seconds, 1),
         ("data.batch_size_per_rank", config.data.batch_size_per_rank, 1),
         ("data.global_batch_size", 1 if config.data.global_batch_size is None else config.data.global_batch_size, 1),
-        ("model.latent_size", config.model.latent_size, 2),  # of single numbers some are alike
+        ("model.latent_size", config.model.latent_size, 2),  # single numbers of two ranks can be equal
         ("model.base_channels", config.model.base_channels, 1),
         ("train.total_images", 1 if config.train.total_images is None else config.train.total_images, 1),
         ("ema.half_life_images", config.ema.half_life_images, 0),

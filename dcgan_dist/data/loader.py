@@ -240,6 +240,5 @@ def open_shards(
     """The shards in their folder, or behind their URL; see `open_data`. Raises UserError, and OSError."""
     if not is_url(config.shards):
         return MappedShards(Path(config.shards), manifest)
-    if world.has_peers:
-        world.set_timeout(FETCH_TIMEOUT_SECONDS)
+    world.set_timeout(FETCH_TIMEOUT_SECONDS)
     return FetchedShards(config, manifest, world.local_size, patience_seconds, while_waiting)

@@ -67,8 +67,8 @@ class Heartbeat:
         """Reports that a step has finished."""
         if not self._started:
             self._started = True
-            if self._world.size > 1:  # once training runs, a collective that takes much longer will never end
-                self._world.set_timeout(self._timeout + 60)
+            # Once training runs, a collective that takes much longer will never end.
+            self._world.set_timeout(self._timeout + 60)
         self._last = time.monotonic()
 
     @contextlib.contextmanager

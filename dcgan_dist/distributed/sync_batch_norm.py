@@ -33,7 +33,6 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     ) -> None:
         """`slope`: of the activation that is computed along, below zero: 0 for ReLU, 1 for none."""
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
-        self.world = world
         self.exchange = exchange or Exchange(world, layer.num_features)
         self.parts = 1
         self.slope = slope

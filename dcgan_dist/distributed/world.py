@@ -79,13 +79,13 @@ class World:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Adds `tensor` up over all ranks, in place, and returns it."""
-        if self.size > 1:
+        if self.has_peers:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, tensor: Tensor, into: Tensor | None = None) -> Tensor:
         """Gathers tensors of equal shape from all ranks, [size, ...] and the same on every rank, in `into` if given."""
-        if self.size == 1:
+        if not self.has_peers:
             return tensor[None]
         everyone = tensor.new_empty(self.size, *tensor.shape) if into is None else into
         if tensor.is_cuda and self.sums_on_device:
@@ -169,6 +169,8 @@ class World:
     def set_timeout(self, seconds: float) -> None:
         """How long the ranks wait for each other from now on. Public in torch from 2.15 on, private before."""
         self.patience.seconds = seconds
+        if self.size == 1:
+            return
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
         set_timeout(timedelta(seconds=seconds), dist.group.WORLD)
 

@@ -25,14 +25,7 @@ from dcgan_dist.run.folder import RunFolder
 from dcgan_dist.run.saved import Saved
 from dcgan_dist.tracking.tensorboard import TensorBoardTracker
 from dcgan_dist.tracking.tracker import JsonlTracker, Tracker, last_images_seen
-from dcgan_dist.tracking.weights_and_biases import (
-    NodeTracker,
-    WandbRun,
-    WandbTracker,
-    choose_mode,
-    run_id,
-    service_url,
-)  # fmt: skip
+from dcgan_dist.tracking.weights_and_biases import NodeTracker, WandbRun, WandbTracker, choose_mode, run_id
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +119,13 @@ _WORDS = {
     "ConnectTimeout": "no answer",
     "ReadTimeout": "no answer",
 }
+
+
+def service_url() -> str:
+    """Where W&B's service is, as wandb's own settings say (WANDB_BASE_URL, wandb login --host)."""
+    import wandb
+
+    return str(wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url)
 
 
 def why_unreachable(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:

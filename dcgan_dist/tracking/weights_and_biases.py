@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dcgan_dist.base.files import write_text
 from dcgan_dist.base.waiting import told_if_long
@@ -55,25 +55,19 @@ def has_key() -> bool:
         told = file.read_text(errors="replace")
     except OSError:
         return False
-    return _service_host() in told
+    host = service_address().hostname
+    return host is not None and host.removeprefix("api.") in told
 
 
-def _service_host() -> str:
-    """W&B's own, or that of WANDB_BASE_URL or `wandb login --host`; without wandb, whose import takes a second."""
-    settings = configparser.ConfigParser()
+def service_address() -> SplitResult:
+    """Where W&B is, by WANDB_BASE_URL or `wandb login --host`; without wandb, whose import takes a second."""
+    own, settings = urlsplit("https://api.wandb.ai"), configparser.ConfigParser()
     try:
         settings.read(Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser() / "settings")
-        url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
-        return urlsplit(url).hostname or "wandb.ai"
-    except (configparser.Error, ValueError):  # no such file, or no URL
-        return "wandb.ai"
-
-
-def service_url() -> str:
-    """Where W&B's service is, as wandb's own settings say (WANDB_BASE_URL, wandb login --host)."""
-    import wandb
-
-    return str(wandb.setup(settings=wandb.Settings(silent=True)).settings.base_url)
+        given = urlsplit(os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback=""))
+        return given if given.hostname else own
+    except (configparser.Error, ValueError):  # no file of settings, or no URL
+        return own
 
 
 @dataclass(frozen=True)

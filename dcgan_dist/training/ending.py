@@ -18,7 +18,7 @@ from dcgan_dist.training.state import DISCRIMINATOR_RATE_AFTER_ROLLBACK, TrainSt
 
 log = logging.getLogger(__name__)
 
-SECONDS_FOR_A_SLOW_DISK = 24 * 3600.0  # so long the others wait for rank 0's last checkpoint; its death they notice
+SECONDS_FOR_A_SLOW_DISK = 24 * 3600.0  # that the others wait for rank 0's last checkpoint; if it dies, they notice
 
 
 def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) -> int:
@@ -27,10 +27,9 @@ def finish(run: Run, recorder: Recorder, state: TrainState, reason: str | None) 
     if reason is None:
         with run.stages.during("samples"):
             recorder.sample(state)
-    if run.world.has_peers:
-        run.world.set_timeout(SECONDS_FOR_A_SLOW_DISK)
+    run.world.set_timeout(SECONDS_FOR_A_SLOW_DISK)
     with run.stages.during("checkpoints"):
-        saved = run.world.broadcast_object(recorder.checkpoint(state, wait=True))  # by rank 0, or not
+        saved = run.world.broadcast_object(recorder.checkpoint(state, wait=True))  # rank 0 writes it
     if not saved:
         raise RunFailed(f"{run.folder.path}: the last checkpoint could not be written; make room and start again")
     status: Status = "preempted" if reason else "done"

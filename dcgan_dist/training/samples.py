@@ -213,7 +213,7 @@ def _latents(generator: nn.Module, seed: int, size: int, world: World, typical: 
     weight = next(generator.parameters())
     batch = max(BATCH, world.size)
     layers = [layer for layer in generator.modules() if isinstance(layer, SyncBatchNorm2d)]
-    synchronised = any(layer.world.has_peers for layer in layers)
+    synchronised = any(layer.exchange.world.has_peers for layer in layers)
     first, count = share(batch, world.rank, world.size) if synchronised else (0, batch)
     everything = normal(seed, "calibration latents", 0, BATCHES * batch, size, weight.device).to(weight.dtype)
     if typical:
